@@ -1,0 +1,15 @@
+# Each target is one call; where there is no make, type the call (see README.md).
+PYTHON ?= python3
+SCALE ?= smoke
+
+.PHONY: book test test-full render edition
+book:
+	@$(PYTHON) -m lottolab book --scale $(SCALE)
+test:
+	@$(PYTHON) -m lottolab test
+test-full:
+	@$(PYTHON) -m lottolab test --full
+render:
+	@$(PYTHON) -m lottolab render
+edition:
+	@$(PYTHON) -m lottolab edition

@@ -1,0 +1,93 @@
+"""What a chapter shows beside its own figures: code, tables, verdicts, provenance."""
+
+import inspect
+import textwrap
+from collections.abc import Callable
+
+import pandas as pd
+from IPython.display import HTML, Markdown
+
+from lottolab import claims, parameters, results
+from lottolab.progress import duration
+
+UNTRAINED = """\
+:::{warning}
+This page was run at `smoke` scale, which only shows that it runs: no network here has
+been trained far enough for its numbers or verdicts to mean anything.
+:::"""
+
+
+def show(*functions: Callable) -> Markdown:
+    """Show the source of functions, highlighted: what is read is what runs."""
+    sources = [inspect.getsource(inspect.unwrap(f)) for f in functions]
+    code = "\n\n".join(textwrap.dedent(source).rstrip() for source in sources)
+    return Markdown(f"```python\n{code}\n```")
+
+
+def table(frame: pd.DataFrame, **formats: str) -> HTML:
+    """Show a data frame, with a format such as `.1%` for the columns that are named.
+
+    Raises:
+        KeyError: a format names a column that the frame does not have.
+    """
+    frame = frame.copy()
+    for column, form in formats.items():
+        cells = [("" if pd.isna(v) else format(v, form)) for v in frame[column]]
+        frame[column] = cells
+    html = frame.to_html(index=False, border=0, justify="left", na_rep="")
+    return HTML(f'<div class="table-scroll">{html}</div>')
+
+
+def scorecard(scale: str) -> pd.DataFrame:
+    """Return a row for each claim of the book, judged by the results at a scale."""
+    found = {c: results.read(c, scale) for c in parameters.chapters()}
+    return claims.scorecard({c: t for c, t in found.items() if t is not None})
+
+
+def against_paper(chapter: str, scale: str) -> HTML:
+    """Show the chapter's claims: the paper's number, ours and the verdict."""
+    judged = claims.against_paper(chapter, results.read(chapter, scale))
+    return table(judged[["statement", "place", "paper", "ours", "verdict"]])
+
+
+def caution(scale: str) -> Markdown:
+    """Warn at the head of a page whose numbers mean nothing."""
+    return Markdown(UNTRAINED if scale == "smoke" else "")
+
+
+def verdicts(scale: str) -> Markdown:
+    """Count the verdicts of a scale in a sentence."""
+    words = scorecard(scale)["verdict"].value_counts()
+    counts = ", ".join(f"{count} {word}" for word, count in words.items())
+    return Markdown(f"{words.sum()} claims at `{scale}` scale: {counts}.")
+
+
+def provenance(chapter: str, scale: str) -> HTML:
+    """Show where the chapter's numbers come from: what ran, when, on what, how long.
+
+    The seconds are those of the stages behind the measurements, as they were recorded
+    when each was computed; the memory is that of the largest process.
+    """
+    stages = results.read_stages(chapter, scale)
+    measured = results.read(chapter, scale)
+    arguments = stages["arguments"].map(pd.io.json.ujson_loads)
+    facts = {
+        "data set": _values(a.get("dataset") for a in arguments),
+        "its sha256": _values(d[:16] + " …" for d in stages["data"].dropna()),
+        "seeds": _values(sorted({a.get("seed") for a in arguments})),
+        "measurements": f"{len(measured)}, of {len(stages)} trained networks",
+        "stale": f"{int(measured['stale'].sum())} of {len(measured)} measurements",
+        "computing time": f"{duration(stages['seconds'].sum())}, one thread each",
+        "peak memory": f"{stages['peak_mb'].max():,} MB in the largest process",
+        "device": _values(stages["device"]),
+        "versions": _values(stages["versions"]),
+        "finished": f"{stages['finished'].min()} to {stages['finished'].max()}",
+        "code": _values(stages["fingerprint"]),
+        "tables": f"data/results/{chapter}/{scale}.csv, {scale}.stages.csv",
+    }
+    frame = pd.DataFrame({"what": list(facts), "value": list(facts.values())})
+    return table(frame)
+
+
+def _values(values) -> str:
+    return ", ".join(dict.fromkeys(str(v) for v in values))

@@ -1,0 +1,210 @@
+"""The command line: `python -m lottolab COMMAND`, or `lottolab COMMAND` when installed.
+
+A room of the package adds its own commands by a module `commands` with a typer `app`.
+"""
+
+import difflib
+import importlib.util
+import shutil
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from lottolab import checks, execute, parameters
+from lottolab.progress import duration
+
+ROOMS = ["ownership", "membership", "ensembles", "modelguard", "mia_pruning"]
+Scale = Annotated[str, typer.Option(help="smoke, laptop or paper")]
+
+app = typer.Typer(
+    help="Run, check and render the book.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+console = Console(highlight=False)
+
+
+@app.command()
+def book(scale: Scale = "smoke") -> None:
+    """Run every chapter at a scale and render the book."""
+    checks.one_of("the scale", scale, ["laptop", "smoke", "paper"])
+    names = [n for n in parameters.chapters() if scale in parameters.scales(n)]
+    notebooks = {name: _run(name, scale, {}) for name in names}
+    _render(scale, notebooks)
+
+
+@app.command()
+def render() -> None:
+    """Render the committed edition; nothing is run."""
+    _render("laptop", {})
+
+
+@app.command()
+def edition() -> None:
+    """Run the book at laptop scale and write outputs and results to be committed."""
+    for name in parameters.chapters():
+        _run(name, "laptop", {})
+    execute.publish()
+    _render("laptop", {})
+
+
+@app.command()
+def run(
+    chapter: Annotated[str, typer.Argument(help="a chapter's name, e.g. ownership")],
+    scale: Scale = "laptop",
+    parameter: Annotated[
+        list[str] | None,
+        typer.Option("--parameter", "-p", metavar="NAME=VALUE", help="may be repeated"),
+    ] = None,
+) -> None:
+    """Run one chapter, with parameters of your own; the committed edition stays."""
+    given = {}
+    for text in parameter or []:
+        name, equals, value = text.partition("=")
+        if not equals:
+            raise ValueError(f"-p must be NAME=VALUE, got {text!r}")
+        given[name.strip()] = value.strip()
+    print(_run(chapter, scale, given))
+
+
+@app.command("test")
+def check(
+    full: Annotated[bool, typer.Option(help="with the long campaigns")] = False,
+) -> None:
+    """Run lint, unit tests, notebooks and the book's build."""
+    from lottolab.testing import run_all
+
+    raise SystemExit(run_all(full))
+
+
+@app.command()
+def status() -> None:
+    """Show what has been run at which scale, for how long, and what is stale."""
+    from lottolab import results, runs, verify
+
+    columns = ["chapter", "scale", "measurements", "stages", "stale", "computing time"]
+    table = Table(*columns, "last run", title="Committed results")
+    for chapter, scale in verify.committed():
+        stages = results.read_stages(chapter, scale)
+        measured = results.read(chapter, scale)
+        table.add_row(
+            *(chapter, scale, str(len(measured)), str(len(stages))),
+            str(len(verify.stale(chapter, scale))),
+            duration(stages["seconds"].sum()),
+            max(stages["finished"])[:16].replace("T", " "),
+        )
+    console.print(table)
+    size = sum(f.stat().st_size for f in runs.root().rglob("*") if f.is_file())
+    console.print(f"Run store: {runs.root()}, {size / 2**20:,.0f} MB", soft_wrap=True)
+
+
+@app.command()
+def verify() -> None:
+    """Rerun one seed of each stale stage; stamp it current if the bytes agree."""
+    from lottolab import progress
+    from lottolab import verify as verification
+
+    differs = False
+    for chapter, scale in verification.committed():
+        with progress.watch("verify"):
+            outcomes = verification.verify(chapter, scale)
+        for _, row in outcomes.iterrows():
+            console.print(f"{chapter} {scale}: {row['function']}: {row['outcome']}")
+            differs |= row["outcome"] != "current again"
+        if outcomes.empty:
+            console.print(f"{chapter} {scale}: nothing is stale")
+    raise SystemExit(int(differs))
+
+
+@app.command()
+def claims() -> None:
+    """Print every claim with its verdict at laptop scale."""
+    from lottolab.book import scorecard
+
+    table = Table("claim", "paper", "ours", "verdict", show_lines=True)
+    for _, row in scorecard("laptop").iterrows():
+        table.add_row(*(str(row[c]) for c in ("claim", "paper", "ours", "verdict")))
+    console.print(table)
+
+
+@app.command()
+def clean(
+    store: Annotated[bool, typer.Option(help="also every result in the store")] = False,
+) -> None:
+    """Remove `_build/` and what interrupted runs left; with --store all results."""
+    from lottolab import runs
+
+    leftovers = [p for p in runs.root().glob("*/*") if ".partial-" in p.name]
+    leftovers += runs.root().glob("*/*.old")
+    for path in [execute.ROOT / "_build", *([runs.root()] if store else leftovers)]:
+        if path.exists():
+            shutil.rmtree(path)
+            console.print(f"removed {path}", soft_wrap=True)
+
+
+def _run(chapter: str, scale: str, given: dict) -> Path:
+    console.print(f"{chapter} at {scale} scale", style="bold")
+    return execute.execute(chapter, scale, given)
+
+
+def _render(scale: str, notebooks: dict[str, Path]) -> None:
+    from lottolab.render import render as build
+
+    target = execute.build_folder(scale) / "html"
+    page = build(execute.ROOT, target, strict=True, notebooks=notebooks)
+    print(page)
+
+
+def _mount_rooms() -> None:
+    """Add each room's own commands, where it has some."""
+    for room in ROOMS:
+        try:
+            found = importlib.util.find_spec(f"lottolab.{room}.commands")
+        except ModuleNotFoundError:
+            continue
+        if found:
+            module = importlib.import_module(f"lottolab.{room}.commands")
+            app.add_typer(module.app, name=room)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run a command; bad input ends in one line and exit code 2, a failure in 1."""
+    _mount_rooms()
+    words = sys.argv[1:] if arguments is None else arguments
+    known = [c.name or c.callback.__name__ for c in app.registered_commands]
+    known += [g.name for g in app.registered_groups]
+    if words and not words[0].startswith("-") and words[0] not in known:
+        near = difflib.get_close_matches(words[0], known, n=1)
+        hint = f"; did you mean {near[0]}?" if near else ""
+        print(f"lottolab: no command {words[0]!r}{hint}", file=sys.stderr)
+        return 2
+    try:
+        app(words, standalone_mode=False)
+    except SystemExit as stop:
+        return int(stop.code or 0)
+    except typer.Exit as stop:
+        return stop.exit_code
+    except typer.Abort:
+        print("lottolab: interrupted", file=sys.stderr)
+        return 130
+    except (ValueError, LookupError) as error:
+        print(f"lottolab: {error}", file=sys.stderr)
+        return 2
+    except RuntimeError as error:
+        print(f"lottolab: {error}", file=sys.stderr)
+        return 1
+    except Exception as error:  # click's own complaints about options
+        if not hasattr(error, "format_message"):
+            raise
+        print(f"lottolab: {error.format_message()}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,184 @@
+"""Name the code that a function depends on, so that a changed result is noticed.
+
+The fingerprint of a function covers its own source and that of every `lottolab`
+function, class and module constant that it reaches by name, however deep. Docstrings,
+comments and layout are left out, and so is the plumbing, which moves results about
+without changing them.
+"""
+
+import ast
+import functools
+import hashlib
+import importlib
+import inspect
+import sys
+import textwrap
+from collections.abc import Callable, Iterator
+from types import ModuleType
+from typing import Any
+
+PLUMBING = {"runs", "progress", "fingerprint", "results", "book", "plots", "cli"}
+# The bytes of a data set are named by its checksum, so how they were read is not code
+# that a result depends on.
+NAMED_BY_CHECKSUM = {"lottolab.data.get", "lottolab.data.load"}
+
+
+def fingerprint(function: Callable, words: frozenset[str] = frozenset()) -> str:
+    """Return 16 hexadecimal digits that change when the function's code changes.
+
+    Of a module's table (a dict with constant keys) that the code reaches, only the
+    entries count whose keys are among `words`, the strings in a stage's arguments:
+    a network added to the table of networks leaves results with another one current.
+    If no key is among them, all entries count.
+
+    Raises:
+        OSError: the source of the function cannot be found.
+    """
+    found: dict[str, str] = {}
+    todo = [inspect.unwrap(function)]
+    while todo:
+        thing = todo.pop()
+        name = f"{thing.__module__}.{thing.__qualname__}"
+        if name in found:
+            continue
+        node = _definition(thing)
+        found[name] = ast.unparse(_without_docstrings(node))
+        todo += _reached(node, vars(_module(thing.__module__)), found, words)
+    text = "\n".join(f"{name}\n{found[name]}" for name in sorted(found))
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _reached(node: ast.AST, scope: dict, found: dict[str, str], words: frozenset):
+    """List the lottolab functions and classes named in `node`.
+
+    Constants are added to `found` on the way, and what their values name is listed.
+    """
+    scope = scope | _local_imports(node)
+    things = []
+    for name, value, home in _named(node, scope):
+        if inspect.isfunction(value) or inspect.isclass(value):
+            value = inspect.unwrap(value)
+            full = f"{value.__module__}.{value.__qualname__}"
+            if _is_ours(value.__module__) and full not in NAMED_BY_CHECKSUM:
+                things.append(value)
+            continue
+        key = f"{home}.{name}"
+        assignment = _assignment(home, name) if home else None
+        if assignment is not None and key not in found:
+            assignment = _selected(assignment, words)
+            found[key] = ast.unparse(assignment)
+            things += _reached(assignment, vars(_module(home)), found, words)
+    return things
+
+
+def _named(node: ast.AST, scope: dict[str, Any]) -> Iterator[tuple[str, Any, str]]:
+    """Yield (name, value, module) for each global that `node` mentions."""
+    home = scope.get("__name__", "")
+    for part in ast.walk(node):
+        if isinstance(part, ast.Name) and part.id in scope:
+            value = scope[part.id]
+            if not isinstance(value, ModuleType):
+                yield part.id, value, _origin(home, part.id)
+        elif isinstance(part, ast.Attribute):
+            owner = _resolve(part.value, scope)
+            if isinstance(owner, ModuleType) and hasattr(owner, part.attr):
+                value = getattr(owner, part.attr)
+                if not isinstance(value, ModuleType):
+                    yield part.attr, value, owner.__name__
+
+
+def _resolve(node: ast.AST, scope: dict[str, Any]) -> Any:
+    if isinstance(node, ast.Name):
+        return scope.get(node.id)
+    if isinstance(node, ast.Attribute):
+        owner = _resolve(node.value, scope)
+        return getattr(owner, node.attr, None) if owner is not None else None
+    return None
+
+
+def _is_ours(module: str) -> bool:
+    """Say whether code of `module` counts: lottolab's, a notebook's or a test's."""
+    package, _, rest = module.partition(".")
+    if package == "lottolab":
+        return rest.split(".")[0] not in PLUMBING
+    return package == "__main__" or package.startswith("test_")
+
+
+def _local_imports(node: ast.AST) -> dict[str, Any]:
+    """Resolve the imports that a function makes in its own body."""
+    names: dict[str, Any] = {}
+    for part in ast.walk(node):
+        if isinstance(part, ast.ImportFrom) and (part.module or "").startswith("lotto"):
+            module = importlib.import_module(part.module)
+            for alias in part.names:
+                if not hasattr(module, alias.name):
+                    importlib.import_module(f"{part.module}.{alias.name}")
+                names[alias.asname or alias.name] = getattr(module, alias.name)
+    return names
+
+
+def _origin(home: str, name: str) -> str:
+    """Follow `from lottolab.x import NAME` to the module that assigns NAME."""
+    tree = _tree(home) if _is_ours(home) else None
+    for node in tree.body if tree else []:
+        if isinstance(node, ast.ImportFrom) and node.module:
+            for alias in node.names:
+                if (alias.asname or alias.name) == name:
+                    return node.module
+    return home
+
+
+def _assignment(home: str, name: str) -> ast.stmt | None:
+    tree = _tree(home) if _is_ours(home) else None
+    for node in tree.body if tree else []:
+        targets = node.targets if isinstance(node, ast.Assign) else []
+        if isinstance(node, ast.AnnAssign):
+            targets = [node.target]
+        if any(isinstance(t, ast.Name) and t.id == name for t in targets):
+            return node
+    return None
+
+
+def _selected(assignment: ast.stmt, words: frozenset[str]) -> ast.stmt:
+    """Keep the entries of a table that the words name, if they name any."""
+    table = assignment.value
+    if not isinstance(table, ast.Dict):
+        return assignment
+    pairs = zip(table.keys, table.values, strict=True)
+    chosen = [
+        (k, v) for k, v in pairs if isinstance(k, ast.Constant) and k.value in words
+    ]
+    if not chosen:
+        return assignment
+    keys, values = map(list, zip(*chosen, strict=True))
+    return ast.Expr(ast.Dict(keys, values))
+
+
+@functools.cache
+def _tree(module: str) -> ast.Module | None:
+    try:
+        return ast.parse(inspect.getsource(_module(module)))
+    except (OSError, TypeError):  # a notebook's __main__ has no file
+        return None
+
+
+def _module(name: str) -> ModuleType:
+    return sys.modules.get(name) or importlib.import_module(name)
+
+
+def _definition(thing: Any) -> ast.AST:
+    """Parse the function or class, without the decorators, which are plumbing."""
+    lines, _ = inspect.getsourcelines(thing)
+    node = ast.parse(textwrap.dedent("".join(lines))).body[0]
+    node.decorator_list = [
+        d for d in node.decorator_list if "stage" not in ast.unparse(d)
+    ]
+    return node
+
+
+def _without_docstrings(node: ast.AST) -> ast.AST:
+    kinds = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
+    for part in ast.walk(node):
+        if isinstance(part, kinds) and ast.get_docstring(part) is not None:
+            part.body = part.body[1:] or [ast.Pass()]
+    return node

@@ -1,0 +1,67 @@
+"""Plan many runs of stages and compute them in processes side by side."""
+
+import json
+import os
+from collections.abc import Callable
+
+import joblib
+import pandas as pd
+
+from lottolab import progress, runs
+
+Work = list[tuple[Callable, dict]]
+
+
+def plan(work: Work) -> pd.DataFrame:
+    """Announce the work: pairs of a stage and its settings, in the order of computing.
+
+    Returns a row a stage: `stage`, `runs`, `in store`, `seconds` a run (the mean of
+    the records in the store or, failing that, of the last edition; NaN where nothing
+    is known) and `minutes left` on all processes. The display of remaining time is
+    made from it.
+    """
+    expected = json.loads(os.environ.get("LOTTOLAB_EXPECTED") or "{}")
+    rows, waiting = [], {}
+    for stage in dict.fromkeys(stage for stage, _ in work):
+        records = [runs.record(s, **setting) for s, setting in work if s is stage]
+        left = sum(not r or r["stale"] for r in records)
+        known = [r["seconds"] for r in records if r]
+        known = known or expected.get(runs.name(stage), [])
+        seconds = sum(known) / len(known) if known else float("nan")
+        rows.append(
+            {"stage": runs.name(stage), "runs": len(records)}
+            | {"in store": len(records) - left, "seconds": seconds}
+            | {"minutes left": left * seconds / 60 / processes() if left else 0.0}
+        )
+        waiting[runs.name(stage)] = [seconds if known else 1.0] * left
+    progress.emit("plan", jobs=processes(), stages=waiting)
+    return pd.DataFrame(rows)
+
+
+def compute(work: Work) -> list[dict]:
+    """Compute the work in processes side by side; return the results in its order.
+
+    A stage that needs another one waits for it, so put what is needed first. Inside
+    `joblib.parallel_config("dask")` the calls run on that cluster.
+    """
+    here = {k: v for k, v in os.environ.items() if k.startswith("LOTTOLAB_")}
+    for stage, setting in work:  # a notebook's functions have their source only here
+        runs.current(stage, runs.arguments(stage, setting))
+    with progress.watch("lottolab"):
+        here |= {progress.FOLDER: os.environ[progress.FOLDER]}
+        call = joblib.delayed(_in_worker)
+        return joblib.Parallel(n_jobs=processes(), batch_size=1)(
+            call(stage, setting, here) for stage, setting in work
+        )
+
+
+def processes() -> int:
+    """Return how many processes work side by side: `LOTTOLAB_JOBS`, or the cores."""
+    return int(os.environ.get("LOTTOLAB_JOBS") or joblib.cpu_count())
+
+
+def _in_worker(stage: Callable, setting: dict, environment: dict) -> dict:
+    for key in [k for k in os.environ if k.startswith("LOTTOLAB_")]:
+        del os.environ[key]  # a worker outlives the call that started it
+    os.environ.update(environment)
+    return stage(**setting)

@@ -1,0 +1,114 @@
+"""Draw the book's figures: one style, one colour for one thing."""
+
+import matplotlib.pyplot as plt
+import pandas as pd
+import seaborn as sns
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from lottolab import stats
+
+# Okabe and Ito's palette, which colour-blind readers can tell apart.
+COLOURS = {
+    "dense": "#000000",
+    "ticket": "#0072B2",
+    "random mask": "#D55E00",
+    "new initialisation": "#009E73",
+    "paper": "#CC79A7",
+}
+MARKERS = {"dense": "s", "ticket": "o", "random mask": "v", "new initialisation": "^"}
+
+
+def style() -> None:
+    """Set the look of all figures that follow."""
+    sns.set_theme(context="notebook", style="ticks", palette=list(COLOURS.values()))
+    plt.rcParams.update(
+        {
+            "figure.figsize": (7.2, 4.2),
+            "figure.dpi": 110,
+            "figure.facecolor": "white",
+            "axes.spines.top": False,
+            "axes.spines.right": False,
+            "axes.grid": True,
+            "grid.alpha": 0.3,
+            "legend.frameon": False,
+        }
+    )
+
+
+def samples(images, labels, names: list[str]) -> Figure:
+    """Draw the first image of each class, uint8 N×C×H×W, with the class's name."""
+    figure, axes = plt.subplots(1, len(names), figsize=(7.2, 1.3))
+    for place, (axis, name) in enumerate(zip(axes, names, strict=True)):
+        image = images[labels == place][0].permute(1, 2, 0).squeeze(2)
+        axis.imshow(image, cmap="gray", vmin=0, vmax=255)
+        axis.set_title(name, fontsize=7)
+        axis.set_axis_off()
+    return figure
+
+
+def against_density(table: pd.DataFrame, *, paper: tuple[float, float]) -> Figure:
+    """Draw accuracy minus the dense network's, against density, with 95 % intervals.
+
+    Args:
+        table: rows with `arm`, `density`, `seed` and `value`, the test accuracy in
+            [0, 1]; the arm `dense` is what the others are compared with, by seed.
+        paper: density and difference in percentage points that the paper reports.
+    """
+    figure, axis = plt.subplots()
+    axis.axhspan(-1, 1, color="0.92", zorder=0)
+    axis.axhline(0, color=COLOURS["dense"], linewidth=1)
+    for arm in [a for a in MARKERS if a != "dense" and a in set(table["arm"])]:
+        _arm(axis, table, arm)
+    axis.axhline(paper[1], color=COLOURS["paper"], linestyle="--", linewidth=1.2)
+    look = {"color": COLOURS["paper"], "markersize": 13, "label": "paper, CIFAR-10"}
+    axis.plot(*paper, "*", **look)
+    axis.set_xscale("log")
+    axis.invert_xaxis()
+    ticks = sorted(table["density"].unique())
+    axis.set_xticks(ticks, [f"{t:.1%}" if t < 0.1 else f"{t:.0%}" for t in ticks])
+    axis.minorticks_off()
+    axis.set_xlabel("density: share of the prunable weights that are kept")
+    axis.set_ylabel("test accuracy − dense (points)")
+    axis.legend(loc="lower left")
+    figure.tight_layout()
+    return figure
+
+
+def summary(table: pd.DataFrame) -> pd.DataFrame:
+    """Return what `against_density` draws as numbers: a row an arm and density.
+
+    `accuracy` is the mean over the seeds, `minus dense` the mean difference in
+    percentage points with its 95 % interval.
+    """
+    rows = []
+    for (arm, density), group in table.groupby(["arm", "density"], sort=False):
+        accuracy = group["value"].mean()
+        interval = _minus_dense(group, table)
+        spread = f"{interval.estimate:+.1f} [{interval.low:+.1f}, {interval.high:+.1f}]"
+        rows.append((arm, density, accuracy, "" if arm == "dense" else spread))
+        rows[-1] += (interval.n,)
+    columns = ["arm", "density", "accuracy", "minus dense, points", "seeds"]
+    rows.sort(key=lambda row: (list(COLOURS).index(row[0].split(",")[0]), -row[1]))
+    return pd.DataFrame(rows, columns=columns)
+
+
+def _minus_dense(rows: pd.DataFrame, table: pd.DataFrame) -> stats.Interval:
+    """Return the difference to the dense network of the same seed, in points."""
+    dense = table[table["arm"] == "dense"].set_index("seed")["value"]
+    here = rows.set_index("seed")["value"]
+    return stats.mean_interval(100 * stats.paired_by(here.to_dict(), dense.to_dict()))
+
+
+def _arm(axis: Axes, table: pd.DataFrame, arm: str) -> None:
+    """Draw one line of means with its intervals."""
+    groups = table[table["arm"] == arm].groupby("density")
+    points = [(density, _minus_dense(rows, table)) for density, rows in groups]
+    x = [density for density, _ in points]
+    y = [interval.estimate for _, interval in points]
+    error = [
+        [i.estimate - i.low for _, i in points],
+        [i.high - i.estimate for _, i in points],
+    ]
+    look = {"color": COLOURS[arm], "marker": MARKERS[arm], "capsize": 3, "label": arm}
+    axis.errorbar(x, y, yerr=error, linestyle="-" if len(x) > 2 else ":", **look)

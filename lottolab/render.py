@@ -1,0 +1,129 @@
+"""Turn the book's sources into pages that open without a network."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+
+_BUILD = (sys.executable, "-c", "from jupyter_book.cli.main import main; main()")
+_FAULT = re.compile(r"\b(WARNING|ERROR|CRITICAL|SEVERE)\b|^\w*(Error|Exception)\b")
+_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
+
+
+def mathjax() -> tuple[Path, Path]:
+    """Find MathJax's one-file build and its licence in the installed package.
+
+    The package `django-static-mathjax` holds static files only; Django is neither
+    needed nor imported.
+
+    Raises:
+        FileNotFoundError: the package is missing or holds no such file.
+    """
+    spec = importlib.util.find_spec("mathjax")
+    for folder in (spec and spec.submodule_search_locations) or ():
+        root = Path(folder) / "static" / "mathjax"
+        script, licence = root / "es5" / "tex-svg.js", root / "LICENSE"
+        if script.is_file() and licence.is_file():
+            return script, licence
+    raise FileNotFoundError(
+        "MathJax's es5/tex-svg.js is not installed; "
+        "do: pip install 'django-static-mathjax>=3.2,<4'"
+    )
+
+
+def render(
+    source: Path,
+    output: Path,
+    *,
+    strict: bool,
+    notebooks: Mapping[str, Path] | None = None,
+) -> Path:
+    """Render the book that lies in `source` into the folder `output`.
+
+    The pages are built beside `output`, in a temporary folder, and moved into place
+    when they are complete: a failed build leaves the earlier pages as they were.
+    Nothing is executed and nothing in `source` is written.
+
+    Args:
+        source: the folder with `_config.yml`, `_toc.yml` and `book/`.
+        output: the folder that will hold `index.html`; replaced if it exists.
+        strict: warnings, broken references among them, are errors.
+        notebooks: notebooks to take instead of the source's own, by chapter:
+            `{"ownership": Path("run/ownership.ipynb")}`.
+
+    Returns:
+        The path of `index.html` in `output`.
+
+    Raises:
+        ValueError: `output` holds sources, or `notebooks` names no chapter.
+        RuntimeError: the build failed; the message holds its complaints only.
+    """
+    source, output = Path(source).resolve(), Path(output).resolve()
+    if source.is_relative_to(output) or output.is_relative_to(source / "book"):
+        raise ValueError(f"output must not hold or lie in the sources, got {output}")
+    output.parent.mkdir(parents=True, exist_ok=True)
+    work = Path(tempfile.mkdtemp(prefix="render-", dir=output.parent)).resolve()
+    try:
+        _copy_sources(source, work, notebooks or {})
+        _build(work, strict)
+        _swap(work / "_build" / "html", output, work / "earlier")
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+    return output / "index.html"
+
+
+def _copy_sources(source: Path, work: Path, notebooks: Mapping[str, Path]) -> None:
+    for name in ("_config.yml", "_toc.yml"):
+        shutil.copy(source / name, work / name)
+    skip = shutil.ignore_patterns("labs", "scales", ".*", "__pycache__")
+    shutil.copytree(source / "book", work / "book", ignore=skip)
+    chapters = set(re.findall(r"\bbook/(\w+)", (work / "_toc.yml").read_text("utf-8")))
+    for chapter, notebook in notebooks.items():
+        if chapter not in chapters:
+            known = ", ".join(sorted(chapters))
+            raise ValueError(f"chapter must be one of {known}, got {chapter}")
+        shutil.copy(notebook, work / "book" / f"{chapter}.ipynb")
+    static = work / "book" / "_static" / "mathjax"
+    static.mkdir(parents=True)
+    for file in mathjax():
+        shutil.copy(file, static / file.name)
+
+
+def _build(work: Path, strict: bool) -> None:
+    options = ["-W", "-n", "--keep-going"] if strict else []
+    done = subprocess.run(
+        [*_BUILD, "build", str(work), *options],
+        cwd=work,
+        env={**os.environ, "PYTHONUTF8": "1", "NO_COLOR": "1"},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        encoding="utf-8",
+        errors="replace",
+    )
+    page = work / "_build" / "html" / "index.html"
+    if done.returncode == 0 and page.is_file():
+        return
+    said = _COLOUR.sub("", done.stdout).replace(str(work) + os.sep, "")
+    lines = [line.strip() for line in said.splitlines() if line.strip()]
+    faults = [line for line in lines if _FAULT.search(line)] or lines[-10:]
+    unique = "\n  ".join(dict.fromkeys(faults))
+    raise RuntimeError(f"the book was not rendered:\n  {unique}")
+
+
+def _swap(html: Path, output: Path, earlier: Path) -> None:
+    if output.exists():
+        output.rename(earlier)
+    try:
+        html.rename(output)
+    except OSError:
+        if earlier.exists():
+            earlier.rename(output)
+        raise

@@ -1,0 +1,116 @@
+"""Keep what was measured: one tidy table a chapter and scale, a row a measurement.
+
+Beside `<scale>.csv` stands `<scale>.stages.csv`, a row for each stage that a
+measurement comes from, with all that is needed to run it again and compare.
+"""
+
+import json
+import os
+from pathlib import Path
+
+import pandas as pd
+
+from lottolab import runs, store
+
+COMMITTED = Path(__file__).resolve().parents[1] / "data" / "results"
+FOLDER = "LOTTOLAB_RESULTS"
+PROVENANCE = ["seconds", "device", "versions", "fingerprint", "stage"]
+STAGE = ["stage", "function", "arguments", "data", "fingerprint", "digest", "seconds"]
+STAGE += ["peak_mb", "finished", "device", "versions"]
+
+
+def row(stage, setting: dict, *, metric: str, value: float, claim="", **columns):
+    """Return one measurement on the result of `stage(**setting)`.
+
+    Args:
+        metric: what was measured, one word for one thing (`test_accuracy`).
+        claim: ids of the claims that it decides, separated by blanks.
+        columns: the settings that tell this row from others (`arm`, `density` …).
+
+    Raises:
+        LookupError: the store has no result of the stage.
+    """
+    record = runs.record(stage, **setting)
+    if record is None:
+        raise LookupError(f"{runs.name(stage)} has no result for {setting}")
+    seed = record["arguments"].get("seed")
+    row = {"claim": claim, **columns, "metric": metric, "value": value, "seed": seed}
+    place = f"{record['stage']}/{runs.place(stage, **setting).name}"
+    return row | {k: record[k] for k in PROVENANCE[:-1]} | {"stage": place}
+
+
+def write(chapter: str, scale: str, rows: list[dict]) -> pd.DataFrame:
+    """Write the chapter's tables, in one step each, and return the measurements."""
+    table = pd.DataFrame(rows)
+    folder = _target(scale) / chapter
+    folder.mkdir(parents=True, exist_ok=True)
+    stages = [_stage_row(place) for place in table["stage"].unique()]
+    _replace(pd.DataFrame(stages, columns=STAGE), folder / f"{scale}.stages.csv")
+    _replace(table, folder / f"{scale}.csv")
+    return read(chapter, scale)
+
+
+def read(chapter: str, scale: str) -> pd.DataFrame | None:
+    """Return the measurements with a column `stale`, or None where there are none."""
+    path = _find(chapter, scale, ".csv")
+    if path is None:
+        return None
+    table = pd.read_csv(path, keep_default_na=False, na_values=[""])
+    table["claim"] = table["claim"].fillna("")
+    stages = read_stages(chapter, scale).set_index("stage")
+    now = {place: current(stage) for place, stage in stages.iterrows()}
+    return table.assign(stale=table["fingerprint"] != table["stage"].map(now))
+
+
+def read_stages(chapter: str, scale: str) -> pd.DataFrame:
+    """Return a row for each stage behind the measurements."""
+    path = _find(chapter, scale, ".stages.csv")
+    if path is None:
+        return pd.DataFrame(columns=STAGE)
+    return pd.read_csv(path, keep_default_na=False)
+
+
+def restamp(chapter: str, scale: str, fingerprints: dict[str, str]) -> None:
+    """Note in the committed tables that stages (by place) are current again."""
+    for suffix in (".csv", ".stages.csv"):
+        path = COMMITTED / chapter / f"{scale}{suffix}"
+        table = pd.read_csv(path, keep_default_na=False, dtype=str)
+        new = table["stage"].map(fingerprints)
+        table["fingerprint"] = new.fillna(table["fingerprint"])
+        _replace(table, path)
+
+
+def current(stage: pd.Series) -> str | None:
+    """Return the fingerprint of a stage's code as it stands; None if it is gone."""
+    try:
+        found = runs.find(stage["function"])
+    except LookupError:
+        return None
+    return runs.current(found, json.loads(stage["arguments"]))
+
+
+def _stage_row(place: str) -> dict:
+    record = store.read_record(runs.root() / place)
+    row = {k: record.get(k) for k in STAGE} | {"stage": place}
+    row |= {"function": record["stage"]}
+    return row | {"arguments": json.dumps(record["arguments"], sort_keys=True)}
+
+
+def _target(scale: str) -> Path:
+    default = COMMITTED.parents[1] / "_build" / scale / "results"
+    return Path(os.environ.get(FOLDER) or default)
+
+
+def _find(chapter: str, scale: str, suffix: str) -> Path | None:
+    """Return the table of the run that goes on, else the committed one."""
+    for folder in (os.environ.get(FOLDER), COMMITTED):
+        path = Path(folder or "") / chapter / f"{scale}{suffix}"
+        if folder and path.is_file():
+            return path
+    return None
+
+
+def _replace(table: pd.DataFrame, path: Path) -> None:
+    new = path.with_name(path.name + ".new")
+    table.to_csv(new, index=False, lineterminator="\n")
+    os.replace(new, path)

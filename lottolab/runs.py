@@ -1,0 +1,267 @@
+"""Give a computation a place on disk: finished work is read back, never half-written.
+
+A *stage* is a plain function of plain arguments that returns a dict of arrays, tables,
+state dicts and JSON values. Its place is named by its arguments and the checksum of
+its data set; its record holds the fingerprint of its code. A stage whose code has
+changed since is *stale*: it is computed again when it is next asked for, and until
+then nothing is thrown away.
+"""
+
+import contextvars
+import functools
+import hashlib
+import inspect
+import json
+import os
+import platform
+import shutil
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from importlib import import_module
+from importlib.metadata import version
+from pathlib import Path
+
+from filelock import FileLock
+
+from lottolab import progress, store
+from lottolab.fingerprint import fingerprint
+
+_active: contextvars.ContextVar[dict | None] = contextvars.ContextVar(
+    "active", default=None
+)
+
+
+class NotReproduced(Exception):
+    """A rerun of a stage gave other bytes than its record."""
+
+
+def root() -> Path:
+    """Return the folder of the run store: `LOTTOLAB_STORE`, or `.lottolab/`."""
+    default = Path(__file__).resolve().parents[1] / ".lottolab"
+    return Path(os.environ.get("LOTTOLAB_STORE") or default)
+
+
+def stage(function: Callable[..., dict]) -> Callable[..., dict]:
+    """Keep what `function` returns on disk; call it again only when it must run.
+
+    The arguments must be JSON values. One called `dataset` names a data set (or is a
+    dict with `name` and the options of `data.load`), whose checksum joins the name of
+    the place. The function returns a dict whose values are tensors or arrays, dicts of
+    tensors, data frames or JSON values, and gets back what a reader would read.
+
+    Raises:
+        TypeError: an argument is missing, unknown or no JSON value.
+    """
+
+    @functools.wraps(function)
+    def wrapper(**arguments):
+        return _obtain(wrapper, arguments)
+
+    return wrapper
+
+
+def name(stage: Callable) -> str:
+    """Return the stage's name, `module.function` without the package's name."""
+    return f"{stage.__module__.removeprefix('lottolab.')}.{stage.__name__}"
+
+
+def arguments(stage: Callable, given: dict) -> dict:
+    """Return all arguments of the stage, defaults filled in, whole floats as floats.
+
+    Raises:
+        TypeError: an argument is missing, unknown or no JSON value.
+    """
+    signature = inspect.signature(stage)
+    bound = signature.bind(**given)
+    bound.apply_defaults()
+    full = dict(bound.arguments)
+    for key, parameter in signature.parameters.items():
+        if parameter.kind is parameter.VAR_KEYWORD:
+            full |= full.pop(key)
+            continue
+        if parameter.annotation in (float, "float") and type(full[key]) is int:
+            full[key] = float(full[key])
+    try:
+        return json.loads(json.dumps(full, allow_nan=False))
+    except (TypeError, ValueError) as error:
+        raise TypeError(
+            f"{name(stage)}: arguments must be finite numbers, strings, booleans, None "
+            f"or lists and dicts of them, got {full!r} ({error})"
+        ) from error
+
+
+def place(stage: Callable, **given) -> Path:
+    """Return the folder of the stage's result, whether it exists or not."""
+    full = arguments(stage, given)
+    text = json.dumps([full, _checksum(full)], sort_keys=True)
+    return root() / name(stage) / hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def record(stage: Callable, **given) -> dict | None:
+    """Return the record of the finished stage (arguments, fingerprint, seconds, digest,
+    memory, versions …) with `stale` set, or None where there is no result."""
+    folder = place(stage, **given)
+    found = store.read_record(folder)
+    if found is None:
+        return None
+    return found | {"stale": found["fingerprint"] != current(stage, found["arguments"])}
+
+
+def current(stage: Callable, full: dict) -> str:
+    """Return the fingerprint of the stage's code as it stands, for these arguments."""
+    words = frozenset(_words(full))
+    known = vars(stage).setdefault("_fingerprints", {})
+    if words not in known:
+        known[words] = fingerprint(stage, words)
+    return known[words]
+
+
+def _words(value) -> Iterator[str]:
+    """Yield every string in a JSON value: a table's key may be among them."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict | list):
+        for part in value.values() if isinstance(value, dict) else value:
+            yield from _words(part)
+
+
+def find(stage_name: str) -> Callable:
+    """Return the stage called `module.function`.
+
+    Raises:
+        LookupError: there is no such function any more.
+    """
+    module, _, function = stage_name.rpartition(".")
+    try:
+        return getattr(import_module(f"lottolab.{module}"), function)
+    except (ImportError, AttributeError) as error:
+        raise LookupError(f"the code has no stage {stage_name} any more") from error
+
+
+def scratch() -> Path | None:
+    """Return a folder for the checkpoints of the running stage, None outside of one.
+
+    The n-th call within a stage gets the same folder when the stage is run again
+    after it was killed.
+    """
+    active = _active.get()
+    if active is None:
+        return None
+    active["scratches"] += 1
+    folder = active["folder"] / f"scratch-{active['scratches']}"
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+@contextmanager
+def verifying() -> Iterator[None]:
+    """Within the block, stamp a stale stage current if a rerun gives the same bytes.
+
+    Raises:
+        NotReproduced: a rerun gave other bytes; the record stays as it was.
+    """
+    token = _verify.set(True)
+    try:
+        yield
+    finally:
+        _verify.reset(token)
+
+
+_verify: contextvars.ContextVar[bool] = contextvars.ContextVar("verify", default=False)
+
+
+def _obtain(stage: Callable, given: dict) -> dict:
+    full = arguments(stage, given)
+    folder = place(stage, **given)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    label = f"{name(stage)} " + " ".join(
+        f"{k}={v}" for k, v in full.items() if k in ("seed", "index", "dataset")
+    )
+    outer, asked = _active.get(), time.perf_counter()
+    with FileLock(folder.with_suffix(".lock")):
+        progress.emit("start", stage=name(stage), label=label)
+        start = time.perf_counter()
+        result, cached = _read(stage, full, folder), True
+        if result is None:
+            result, cached = _compute(stage, full, folder), False
+        seconds = time.perf_counter() - start
+        progress.emit("end", stage=name(stage), cached=cached, seconds=seconds)
+    if outer is not None:  # its own seconds leave out what it asked of others
+        outer["nested"] += time.perf_counter() - asked
+    return result
+
+
+def _read(stage: Callable, full: dict, folder: Path) -> dict | None:
+    found = store.read_record(folder)
+    if found is None or found["fingerprint"] != current(stage, full):
+        return None
+    try:
+        return store.read(folder)
+    except store.Damaged as error:
+        progress.emit("message", text=f"{error}; computed again")
+        print(f"lottolab: {error}; computed again", file=sys.stderr)
+        return None
+
+
+def _compute(stage: Callable, full: dict, folder: Path) -> dict:
+    import torch
+
+    torch.set_num_threads(1)
+    partial = folder.with_name(f"{folder.name}.partial-{current(stage, full)}")
+    partial.mkdir(exist_ok=True)
+    active = {"folder": partial, "scratches": 0, "nested": 0.0}
+    token, start = _active.set(active), time.perf_counter()
+    try:
+        values = stage.__wrapped__(**full)
+    finally:
+        _active.reset(token)
+    wall = time.perf_counter() - start
+    meta = {
+        "stage": name(stage),
+        "arguments": full,
+        "data": _checksum(full),
+        "fingerprint": current(stage, full),
+        "seconds": round(wall - active["nested"], 3),
+    } | surroundings()
+    if _verify.get() and (old := store.read_record(folder)):
+        _compare(old, store.write(values, partial / "result", meta), folder)
+    store.write(values, partial / "result", meta)
+    store.publish(partial / "result", folder)
+    shutil.rmtree(partial)
+    return store.read(folder)
+
+
+def _compare(old: dict, new: dict, folder: Path) -> None:
+    if old["digest"] != new["digest"]:
+        raise NotReproduced(
+            f"{old['stage']} {old['arguments']}: a rerun gives other bytes than the "
+            f"record in {folder}; run the chapter again"
+        )
+
+
+def _checksum(full: dict) -> str | None:
+    """Return the checksum of the data set that the arguments name, if they name one."""
+    if "dataset" not in full:
+        return None
+    from lottolab import data
+
+    return data.get(full["dataset"]).checksum
+
+
+def surroundings() -> dict:
+    """Say where and when: device, versions, date and this process's peak memory."""
+    import torch
+
+    from lottolab import device
+
+    versions = {"python": platform.python_version(), "torch": torch.__version__}
+    versions |= {p: version(p) for p in ("numpy", "lottolab")}
+    return {
+        "device": device.describe_device(),
+        "versions": ", ".join(f"{k} {v}" for k, v in versions.items()),
+        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+        "peak_mb": store.peak_memory(),
+    }

@@ -1,0 +1,52 @@
+"""Make the project's own `.venv` and install what `requirements.txt` lists, once."""
+
+import hashlib
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+ZBAR = """\
+note: the library zbar is missing, without which QR pictures cannot be read.
+      Debian, Ubuntu: sudo apt install libzbar0     Fedora: sudo dnf install zbar
+      macOS: brew install zbar     Windows: it comes with pyzbar; install Microsoft's
+      Visual C++ 2013 redistributable if it does not load. All else works without it."""
+VENV = """\
+lottolab: Python could not make the folder .venv (see above).
+On Debian and Ubuntu: sudo apt install python3-venv; then run the same command again."""
+PIP = """\
+lottolab: pip could not install what requirements.txt lists (see above).
+Run the same command again: what has been downloaded is not downloaded twice."""
+
+
+def ready(root: Path = ROOT) -> str:
+    """Return the path of the Python in `root/.venv`, installing first if need be.
+
+    Nothing is installed again while requirements.txt, pyproject.toml, the folder and
+    the Python are those of the last complete installation. Exits with a message that
+    says what to do where venv or pip fail.
+    """
+    venv = root / ".venv"
+    python = venv / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
+    stamp, wanted = venv / "installed", _wanted(root)
+    if python.exists() and stamp.exists() and stamp.read_text() == wanted:
+        return str(python)
+    print(f"lottolab: setting up {venv} (once; torch alone is several GB)", flush=True)
+    stamp.unlink(missing_ok=True)
+    if not python.exists() and subprocess.call([sys.executable, "-m", "venv", venv]):
+        sys.exit(VENV)
+    pip = [python, "-m", "pip", "install", "--disable-pip-version-check"]
+    if subprocess.call([*pip, "-r", "requirements.txt", "-e", "."], cwd=root):
+        sys.exit(PIP)
+    stamp.write_text(wanted)
+    if subprocess.call([python, "-c", "import pyzbar.pyzbar"], stderr=-3):
+        print(ZBAR, flush=True)
+    return str(python)
+
+
+def _wanted(root: Path) -> str:
+    """Name what the installation depends on."""
+    parts = [str(root), sys.version]
+    parts += [(root / n).read_text() for n in ("requirements.txt", "pyproject.toml")]
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()

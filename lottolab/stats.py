@@ -1,0 +1,244 @@
+"""Say how sure a number is: intervals, paired differences, equivalence, exact bounds.
+
+The unit of everything here is the *trained model*, not the test image: images that
+one model has seen share its luck, so they tell us about that model and not about the
+next one. All functions return an `Interval`; scipy supplies the distributions.
+
+A t interval needs values that are roughly normal over models. It is wrong for rates
+so close to 0 or 1 that models agree by chance (three false-positive rates of exactly
+0 have no spread, and the t interval then has no width): use `binomial_upper` there.
+"""
+
+import math
+from collections.abc import Callable, Hashable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike
+from scipy import stats
+
+from lottolab.checks import require
+
+LEVEL = 0.95  # the book's confidence level
+
+
+@dataclass(frozen=True)
+class Interval:
+    """Hold an estimate with its interval over `n` trained models (or `n` trials).
+
+    >>> print(Interval(0.913, 0.905, 0.921, n=4))
+    0.913 [0.905, 0.921], n = 4
+    """
+
+    estimate: float
+    low: float
+    high: float
+    n: int
+    level: float = LEVEL
+
+    @property
+    def decimals(self) -> int:
+        """Return how many decimals to print: three, or more for a narrow interval."""
+        half = (self.high - self.low) / 2
+        spread = half if half > 0 else abs(self.estimate)
+        return max(3, -math.floor(math.log10(spread))) if spread > 1e-12 else 3
+
+    def __str__(self) -> str:
+        estimate, low, high = (
+            f"{x:z.{self.decimals}f}" for x in (self.estimate, self.low, self.high)
+        )
+        if math.isnan(self.low):
+            return f"{estimate} (no interval), n = {self.n}"
+        return f"{estimate} [{low}, {high}], n = {self.n}"
+
+
+def mean_interval(values: ArrayLike, level: float = LEVEL) -> Interval:
+    """Return the mean of float[n], one value per trained model, with its t interval.
+
+    One value gives the estimate with the interval (nan, nan): a number without a
+    spread is not a result. Values without any spread give an interval of no width.
+    Raises ValueError if `values` is empty, not one-dimensional or not finite.
+
+    >>> print(mean_interval([0.91, 0.92, 0.90]))
+    0.910 [0.885, 0.935], n = 3
+    """
+    x, level = _vector(values), _level(level)
+    mean, n = float(x.mean()), len(x)
+    if n == 1:
+        return Interval(mean, math.nan, math.nan, 1, level)
+    half = float(stats.t.ppf((1 + level) / 2, n - 1)) * _standard_error(x)
+    return Interval(mean, mean - half, mean + half, n, level)
+
+
+def clustered_interval(
+    values: ArrayLike, cluster: ArrayLike, level: float = LEVEL
+) -> Interval:
+    """Return the mean of per-example values, with the interval over trained models.
+
+    `values` is float[examples], `cluster` label[examples] says which trained model
+    each belongs to. Every model's examples are averaged, and the t interval is taken
+    over those means ("summary measures"): every model weighs the same, however many
+    examples it contributes, and `n` counts models. Raises ValueError if the lengths
+    differ.
+
+    >>> print(clustered_interval([1, 0, 1, 1, 0, 0], [7, 7, 8, 8, 9, 9]).n)
+    3
+    """
+    x, models = _vector(values), _clusters(values, cluster)
+    return mean_interval(np.bincount(models, x) / np.bincount(models), level)
+
+
+def paired_by(a: Mapping[Hashable, float], b: Mapping[Hashable, float]) -> np.ndarray:
+    """Return a − b for each seed, float[n], in the order of `a`.
+    Raises ValueError, naming them, if the two do not hold the same seeds.
+
+    >>> paired_by({0: 3.0, 1: 5.0}, {1: 4.0, 0: 1.0})
+    array([2., 1.])
+    """
+    missing = [key for key in (*a, *b) if key not in a or key not in b]
+    what = f"both sides must have the same seeds: run or drop {missing}"
+    require(not missing, what, f"{[*a]} and {[*b]}")
+    return np.array([a[key] - b[key] for key in a], dtype=float)
+
+
+def paired_difference(a: ArrayLike, b: ArrayLike, level: float = LEVEL) -> Interval:
+    """Return the mean of a − b with its t interval, pairing by position.
+
+    Both are float[n] for the same seeds in the same order; where seeds have names,
+    `mean_interval(paired_by(a, b))` is safer.
+    Raises ValueError if the lengths differ.
+
+    >>> print(paired_difference([0.91, 0.93, 0.92], [0.90, 0.91, 0.92]))
+    0.010 [-0.015, 0.035], n = 3
+    """
+    x, y = _vector(a, "a"), _vector(b, "b")
+    same = "a and b must have the same length, one value a seed"
+    require(len(x) == len(y), same, f"{len(x)} and {len(y)}")
+    return mean_interval(x - y, level)
+
+
+def equivalence(
+    differences: ArrayLike, margin: float, level: float = LEVEL
+) -> tuple[float, Interval]:
+    """Test with two one-sided t-tests whether a mean difference lies within ±margin.
+
+    Schuirmann (1987). `differences` is float[n], one a seed; `margin` > 0 is the
+    largest difference that still counts as equal; `level` is 1 − α, in (0.5, 1).
+    Returns p, the larger of the two one-sided p-values (nan when n = 1), and the
+    interval at 1 − 2α: p < α exactly when that interval lies within ±margin.
+    Raises ValueError if `margin` or `level` is out of range.
+
+    >>> p, interval = equivalence([0.001, -0.002, 0.000], margin=0.01)
+    >>> round(p, 4), interval.level
+    (0.0041, 0.9)
+    """
+    what = "margin, the largest difference that still counts as equal, must be > 0"
+    require(0 < margin < math.inf, what, margin)
+    require(0.5 < level < 1, "level must be in (0.5, 1), such as 0.95", level)
+    x = _vector(differences)
+    interval = mean_interval(x, round(2 * level - 1, 12))
+    if len(x) == 1:
+        return math.nan, interval
+    error, room = _standard_error(x), margin - abs(interval.estimate)
+    if error == 0:
+        return (0.0 if room > 0 else 1.0), interval
+    return float(stats.t.sf(room / error, len(x) - 1)), interval
+
+
+def binomial_interval(successes: int, trials: int, level: float = LEVEL) -> Interval:
+    """Return a rate with its exact two-sided interval (Clopper and Pearson, 1934).
+
+    The trials must be independent, as false alarms over unrelated keys are; answers
+    of one model to many images are not (see `clustered_interval`). Raises ValueError
+    if `successes` is no integer in [0, trials], or `trials` none >= 1.
+
+    >>> print(binomial_interval(3, 20))
+    0.150 [0.032, 0.379], n = 20
+    """
+    k, n = _counts(successes, trials)
+    ci = stats.binomtest(k, n).proportion_ci(_level(level), method="exact")
+    return Interval(k / n, float(ci.low), float(ci.high), n, level)
+
+
+def binomial_upper(successes: int, trials: int, level: float = LEVEL) -> float:
+    """Return the exact one-sided upper bound of a rate, as `binomial_interval` does.
+
+    Without a success the bound at 95 % is 1 − 0.05^(1/trials), close to 3/trials.
+
+    >>> round(binomial_upper(0, 1000), 5)
+    0.00299
+    """
+    k, n = _counts(successes, trials)
+    test = stats.binomtest(k, n, alternative="less")
+    return float(test.proportion_ci(_level(level), method="exact").high)
+
+
+def bootstrap_interval(
+    values: ArrayLike,
+    cluster: ArrayLike,
+    statistic: Callable[[np.ndarray], float],
+    level: float = LEVEL,
+    draws: int = 2000,
+    seed: int = 0,
+) -> Interval:
+    """Return any statistic with a BCa bootstrap interval that resamples whole models.
+
+    For numbers that are no mean, such as an AUC over pooled rows (score, is_member):
+    `values` is float[examples, ...], `cluster` label[examples], and `statistic` maps
+    the rows of the drawn models to one number. Too narrow with few models (of
+    nominal 95 %, about 93 at twenty and 86 at five): where a number per model makes
+    sense, prefer `mean_interval`.
+    One model, or a statistic that no resample changes, gives (nan, nan). Raises
+    ValueError if lengths differ, `values` is not finite, or draws < 100.
+    """
+    x, level, models = _finite(values), _level(level), _clusters(values, cluster)
+    require(draws >= 100, "draws must be >= 100, such as 2000", draws)
+    rows = [np.flatnonzero(models == m) for m in range(models.max() + 1)]
+    low = high = math.nan
+    if len(rows) > 1:
+        low, high = stats.bootstrap(
+            (np.arange(len(rows)),),
+            lambda drawn: statistic(x[np.concatenate([rows[m] for m in drawn])]),
+            vectorized=False,
+            n_resamples=draws,
+            confidence_level=level,
+            rng=np.random.default_rng(seed),
+        ).confidence_interval
+    return Interval(float(statistic(x)), float(low), float(high), len(rows), level)
+
+
+def _standard_error(x: np.ndarray) -> float:
+    return 0.0 if np.ptp(x) == 0 else float(x.std(ddof=1)) / math.sqrt(len(x))
+
+
+def _finite(values: ArrayLike, name: str = "values") -> np.ndarray:
+    x = np.asarray(values, dtype=float)
+    require(x.size > 0, f"{name} must hold at least one number", "none")
+    odd = x[~np.isfinite(x)]
+    require(odd.size == 0, f"{name} must be finite (rerun what failed)", odd[:1])
+    return x
+
+
+def _vector(values: ArrayLike, name: str = "values") -> np.ndarray:
+    x = _finite(values, name)
+    require(x.ndim == 1, f"{name} must have one dimension", f"shape {x.shape}")
+    return x
+
+
+def _clusters(values: ArrayLike, cluster: ArrayLike) -> np.ndarray:
+    n, shape = len(np.asarray(values)), np.shape(cluster)
+    require(shape == (n,), f"cluster must hold {n} labels, one a value", shape)
+    return np.unique(np.asarray(cluster), return_inverse=True)[1]
+
+
+def _level(level: float) -> float:
+    require(0 < level < 1, "level must be in (0, 1), such as 0.95", level)
+    return level
+
+
+def _counts(successes: int, trials: int) -> tuple[int, int]:
+    whole = float(trials).is_integer() and trials >= 1
+    require(whole, "trials must be an integer >= 1", trials)
+    inside = float(successes).is_integer() and 0 <= successes <= trials
+    require(inside, f"successes must be an integer in [0, {trials}]", successes)
+    return int(successes), int(trials)

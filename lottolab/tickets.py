@@ -1,0 +1,139 @@
+"""Find lottery tickets: sparse networks that train as well as the dense one.
+
+The stages share these arguments, called a `setting` where they are handed on whole:
+
+dataset: a name for `data.get`, or a dict of name and options.
+sizes: how many images `train`, `val` and `test` hold.
+network: arguments of `models.build` (`name`, `width`, `stem`).
+recipe: arguments of `train.Recipe`.
+rewind_at: the epoch whose end tickets are rewound to; 0 is the initialisation.
+seed: of the splits, the initialisation, the order and the augmentation.
+
+Each returns `weights` and `masks`, the `history` of the training, and `accuracy` on
+`val` and `test` in [0, 1], with the `density` of the prunable weights.
+"""
+
+from torch import Tensor, nn
+
+from lottolab import data, models, predict, runs, train
+from lottolab import masks as masking
+from lottolab.checks import require
+
+
+@runs.stage
+def dense(*, dataset, sizes, network, recipe, rewind_at, seed) -> dict:
+    """Train the dense network; `rewind` is what its tickets start from."""
+    parts = read(dataset=dataset, sizes=sizes, seed=seed)
+    model = build(network=network, parts=parts, seed=seed)
+    fitted = train.fit(
+        model, *parts["train"], train.recipe(recipe), seed=seed, rewind_at=rewind_at
+    )
+    outcome = judge(model, masking.dense(model), parts, fitted)
+    return outcome | {"rewind": fitted.rewind}
+
+
+@runs.stage
+def iterative(*, rate: float, rounds: int, **setting) -> dict:
+    """Prune `rate` of what is left, rewind, retrain; do that `rounds` times.
+
+    Iterative magnitude pruning with late rewinding (Frankle & Carbin
+    2019; Frankle et al. 2020), one threshold for all prunable layers.
+    One round is one-shot pruning.
+    """
+    require(rounds >= 1, "rounds must be >= 1", rounds)
+    start = parent = dense(**setting)
+    if rounds > 1:
+        parent = iterative(rate=rate, rounds=rounds - 1, **setting)
+    masks = masking.magnitude(parent["weights"], parent["masks"], rate)
+    return retrain(start["rewind"], masks, **setting)
+
+
+@runs.stage
+def random_mask(*, rate: float, rounds: int, **setting) -> dict:
+    """Control: the ticket's rewound weights under a mask drawn at random.
+
+    The mask keeps as many weights in each layer as the ticket's.
+    """
+    ticket = iterative(rate=rate, rounds=rounds, **setting)
+    masks = masking.shuffled(ticket["masks"], setting["seed"])
+    return retrain(dense(**setting)["rewind"], masks, **setting)
+
+
+@runs.stage
+def new_initialisation(*, rate: float, rounds: int, **setting) -> dict:
+    """Control: the ticket's mask on weights of another initialisation.
+
+    These train densely up to epoch `rewind_at` too, so that only their
+    origin differs.
+    """
+    ticket = iterative(rate=rate, rounds=rounds, **setting)
+    parts, seed = read(**setting), setting["seed"]
+    other = build(parts=parts, **setting | {"seed": seed + 1_000_000})
+    recipe, stop = train.recipe(setting["recipe"]), setting["rewind_at"]
+    train.fit(other, *parts["train"], recipe, seed=seed, stop=stop)
+    return retrain(other.state_dict(), ticket["masks"], **setting)
+
+
+def retrain(state: dict[str, Tensor], masks: dict[str, Tensor], **setting) -> dict:
+    """Train from `state`, the end of epoch `rewind_at`, under `masks`."""
+    parts = read(**setting)
+    model = build(parts=parts, **setting)
+    model.load_state_dict(state)
+    masking.apply_(model, masks)
+    fitted = train.fit(
+        model,
+        *parts["train"],
+        train.recipe(setting["recipe"]),
+        seed=setting["seed"],
+        masks=masks,
+        start=setting["rewind_at"],
+    )
+    return judge(model, masks, parts, fitted)
+
+
+def check(*, dataset, sizes, network, recipe, rewind_at) -> None:
+    """Raise ValueError now if a stage would raise it later, before anything runs."""
+    settings = train.recipe(recipe)
+    require(
+        0 <= rewind_at < settings.epochs,
+        f"rewind_at must be in [0, epochs = {settings.epochs})",
+        rewind_at,
+    )
+    require(
+        settings.batch <= sizes["train"],
+        f"batch must be at most the training images, {sizes['train']}",
+        settings.batch,
+    )
+    parts = read(dataset=dataset, sizes=sizes, seed=0)
+    build(network=network, parts=parts, seed=0)
+
+
+def read(*, dataset, sizes: dict[str, int], seed: int, **_) -> dict:
+    """Return the splits by name, each as (images, labels), and how many `classes`."""
+    source = data.get(dataset)
+    places = data.splits(source, **sizes, seed=seed)
+    parts = {n: (source.images[p], source.labels[p]) for n, p in places.items()}
+    return parts | {"classes": source.classes}
+
+
+def build(*, network: dict, parts: dict, seed: int, **_) -> nn.Module:
+    """Build the network that fits the images of the parts, initialised by `seed`."""
+    channels, size = parts["train"][0].shape[1:3]
+    shape = {"channels": channels, "classes": parts["classes"], "size": size}
+    return models.build(**network, **shape, seed=seed)
+
+
+def judge(model: nn.Module, masks: dict, parts: dict, fitted: train.Fit) -> dict:
+    """Return what the stages return of a trained network."""
+    scale = data.normalisation(parts["train"][0])
+    accuracy = {}
+    for name in ("val", "test"):
+        images, labels = parts[name]
+        accuracy[name] = predict.accuracy(predict.logits(model, images, scale), labels)
+    return {
+        "weights": {k: v.cpu() for k, v in model.state_dict().items()},
+        "masks": masks,
+        "history": fitted.history,
+        "accuracy": accuracy,
+        "density": masking.density(masks),
+    }

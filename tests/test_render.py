@@ -1,0 +1,126 @@
+"""Rendering a book: what arrives, what is refused, and what a failure leaves behind."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from lottolab.render import mathjax, render
+
+ROOT = Path(__file__).parents[1]
+TOC = "format: jb-book\nroot: book/intro\nchapters:\n  - file: book/ownership\n"
+
+
+def notebook(path, words):
+    cell = {"cell_type": "markdown", "metadata": {}, "source": f"# {words}"}
+    content = {"cells": [cell], "metadata": {}, "nbformat": 4, "nbformat_minor": 4}
+    path.write_text(json.dumps(content), encoding="utf-8")
+    return path
+
+
+@pytest.fixture
+def source(tmp_path):
+    """A book of two pages, with this project's settings, in a path with a space."""
+    root = tmp_path / "a book"
+    for folder in ("book/_static", "book/labs", "book/scales/smoke"):
+        (root / folder).mkdir(parents=True)
+    config = (ROOT / "_config.yml").read_text(encoding="utf-8")
+    (root / "_config.yml").write_text(config, encoding="utf-8")
+    (root / "_toc.yml").write_text(TOC, encoding="utf-8")
+    (root / "book" / "references.bib").touch()
+    (root / "book" / "_static" / "custom.css").touch()
+    (root / "book" / "labs" / "lab.md").write_text("# Lab", encoding="utf-8")
+    (root / "book" / "intro.md").write_text("# Introduction\n\n$x$", encoding="utf-8")
+    notebook(root / "book" / "ownership.ipynb", "Committed")
+    return root
+
+
+def files(folder):
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_pages_and_mathjax_arrive_and_sources_stay(source, tmp_path):
+    before = files(source)
+    output = tmp_path / "out of it" / "html"
+    index = render(source, output, strict=True)
+    assert index == output.resolve() / "index.html"
+    assert "book/intro.html" in index.read_text(encoding="utf-8")
+    assert "Committed" in (output / "book" / "ownership.html").read_text("utf-8")
+    assert not (output / "book" / "labs").exists()
+    for file in mathjax():
+        copy = output / "_static" / "mathjax" / file.name
+        assert copy.read_bytes() == file.read_bytes()
+    assert list(output.parent.iterdir()) == [output]
+    assert files(source) == before
+
+
+def test_a_notebook_can_be_replaced_and_a_failure_keeps_the_earlier_page(
+    source, tmp_path
+):
+    output = source / "_build" / "smoke" / "html"
+    other = notebook(tmp_path / "executed.ipynb", "Executed")
+    render(source, output, strict=True, notebooks={"ownership": other})
+    assert "Executed" in (output / "book" / "ownership.html").read_text("utf-8")
+    earlier = files(output)
+    intro = source / "book" / "intro.md"
+    intro.write_text("# Introduction\n\n[gone](gone.md)\n", encoding="utf-8")
+    with pytest.raises(RuntimeError, match=r"intro\.md:3: WARNING") as failure:
+        render(source, output, strict=True)
+    lines = str(failure.value).splitlines()
+    assert all("WARNING" in line for line in lines[1:])
+    assert str(tmp_path) not in str(failure.value)
+    assert files(output) == earlier
+    assert list(output.parent.iterdir()) == [output]
+
+    render(source, output, strict=False)  # replaces it, though not in order
+    assert "Committed" in (output / "book" / "ownership.html").read_text("utf-8")
+
+
+def test_a_chapter_that_the_book_does_not_have_is_named(source, tmp_path):
+    given = {"ownrship": notebook(tmp_path / "a.ipynb", "A")}
+    with pytest.raises(ValueError, match="one of intro, ownership, got ownrship"):
+        render(source, tmp_path / "html", strict=True, notebooks=given)
+    assert not (tmp_path / "html").exists()
+
+
+@pytest.mark.parametrize("output", [".", "..", "book", "book/html"])
+def test_sources_are_never_overwritten(source, output):
+    before = files(source)
+    with pytest.raises(ValueError, match="must not hold or lie in the sources"):
+        render(source, source / output, strict=True)
+    assert files(source) == before
+
+
+def test_the_earlier_page_comes_back_when_the_new_one_cannot_be_moved(
+    source, tmp_path, monkeypatch
+):
+    output = tmp_path / "html"
+    output.mkdir()
+    (output / "index.html").write_text("earlier", encoding="utf-8")
+    rename = Path.rename
+
+    def refuse(self, target):
+        if self.name == "html" and self.parent.name == "_build":
+            raise PermissionError("in use")
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", refuse)
+    with pytest.raises(PermissionError):
+        render(source, output, strict=False)
+    assert (output / "index.html").read_text(encoding="utf-8") == "earlier"
+
+
+def test_missing_mathjax_says_what_to_install(monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(FileNotFoundError, match="pip install 'django-static-mathjax"):
+        mathjax()
+
+
+def test_mathjax_is_found_without_django():
+    code = (
+        "import sys; sys.modules['django'] = None; import lottolab.render as r; "
+        "r.mathjax(); assert 'mathjax' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
