@@ -184,26 +184,25 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"lottolab: no command {words[0]!r}{hint}", file=sys.stderr)
         return 2
     try:
-        app(words, standalone_mode=False)
+        code = app(words, standalone_mode=False)
     except SystemExit as stop:
         return int(stop.code or 0)
-    except typer.Exit as stop:
-        return stop.exit_code
     except typer.Abort:
         print("lottolab: interrupted", file=sys.stderr)
         return 130
     except (ValueError, LookupError) as error:
         print(f"lottolab: {error}", file=sys.stderr)
         return 2
-    except RuntimeError as error:
+    except (RuntimeError, OSError) as error:
         print(f"lottolab: {error}", file=sys.stderr)
         return 1
     except Exception as error:  # click's own complaints about options
         if not hasattr(error, "format_message"):
             raise
-        print(f"lottolab: {error.format_message()}", file=sys.stderr)
+        if message := error.format_message():  # else click has shown the help
+            print(f"lottolab: {message}", file=sys.stderr)
         return 2
-    return 0
+    return code if isinstance(code, int) else 0  # what a room's typer.Exit says
 
 
 if __name__ == "__main__":

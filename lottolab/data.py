@@ -202,7 +202,7 @@ def _shuffled(mark: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def _enough(asked: str, size: int, available: int, where: str) -> None:
-    limit = f"{where} has {available} distinct ones: {asked} must not ask for more"
+    limit = f"{where} has {available} distinct images: {asked} must not ask for more"
     require(size <= available, limit, size)
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 import nbformat
 
 from lottolab import parameters, progress, results
+from lottolab.checks import require
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -37,8 +38,11 @@ def execute(chapter: str, scale: str, given: dict | None = None) -> Path:
     """
     import papermill
 
-    values = parameters.resolve(chapter, scale, given or {})
-    if "scale" in parameters.of(chapter):
+    given = given or {}
+    chosen = given.get("scale", scale)
+    require(chosen == scale, "the scale is chosen by --scale, not by -p scale", chosen)
+    values = parameters.resolve(chapter, scale, given)
+    if scale != "laptop" and "scale" in parameters.of(chapter):
         values["scale"] = scale
     target = build_folder(scale) / "notebooks" / f"{chapter}.ipynb"
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -57,8 +61,10 @@ def execute(chapter: str, scale: str, given: dict | None = None) -> Path:
                 extra_arguments=["--IPKernelApp.log_level=40"],
             )
     except Exception as error:
-        last = str(error).strip().splitlines()[-1]
-        raise Failed(f"{chapter} stopped: {last}; see {unfinished}") from error
+        raised = hasattr(error, "ename")  # else the kernel died, or could not start
+        said = f"{error.ename}: {error.evalue}" if raised else str(error)
+        first = (said.strip() or type(error).__name__).splitlines()[0]
+        raise Failed(f"{chapter} stopped: {first}; see {unfinished}") from error
     if faults := incomplete(notebook):
         raise Failed(f"{chapter} did not run to its end: {faults[0]}; see {unfinished}")
     os.replace(unfinished, target)

@@ -17,7 +17,8 @@ from collections.abc import Callable, Iterator
 from types import ModuleType
 from typing import Any
 
-PLUMBING = {"runs", "progress", "fingerprint", "results", "book", "plots", "cli"}
+# What moves results about, or refuses bad input, without changing a result.
+PLUMBING = {"runs", "store", "jobs", "progress", "fingerprint", "results", "checks"}
 # The bytes of a data set are named by its checksum, so how they were read is not code
 # that a result depends on.
 NAMED_BY_CHECKSUM = {"lottolab.data.get", "lottolab.data.load"}

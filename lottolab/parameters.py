@@ -25,6 +25,8 @@ BOOK = Path(__file__).resolve().parents[1] / "book"
 KINDS = {"int": int, "float": float, "str": str, "bool": bool}
 RANGE = re.compile(r"in ([\[(])\s*([^,]+?)\s*,\s*([^,]+?)\s*([\])])\s*$")
 CHOICE = re.compile(r"one of ([^;]+)$")
+# What `ast.literal_eval` raises, on `{[]: 1}` and on deep nesting too.
+_NOT_LITERAL = (SyntaxError, ValueError, TypeError, RecursionError, MemoryError)
 
 
 @dataclass(frozen=True)
@@ -55,11 +57,10 @@ class Parameter:
         if self.kind == "str":
             return self.check(text)
         try:
-            return self.check(ast.literal_eval(text))
-        except (SyntaxError, ValueError) as error:
-            if isinstance(error, ValueError) and "must be" in str(error):
-                raise
+            value = ast.literal_eval(text)
+        except _NOT_LITERAL as error:
             raise ValueError(self._wrong(text)) from error
+        return self.check(value)
 
     def _check_one(self, value, kind: str, whole) -> object:
         if kind == "float" and type(value) is int:
@@ -74,13 +75,15 @@ class Parameter:
                 span = f"{left}{low}, {high}{right}"
                 raise ValueError(f"{self.name} must be in {span}, got {value}")
         if found := CHOICE.search(self.comment):
-            one_of(self.name, value, [c.strip() for c in found[1].split(",")])
+            one_of(
+                self.name, value, [KINDS[kind](c.strip()) for c in found[1].split(",")]
+            )
         return value
 
     def _wrong(self, value) -> str:
         return (
             f"{self.name} must be {self.kind}, such as "
-            f"{self.name}={json.dumps(self.default)}, got {value!r}"
+            f"{self.name}={self.default!r}, got {value!r}"
         )
 
 
@@ -121,19 +124,26 @@ def parse_cell(source: str) -> dict[str, Parameter]:
     Raises:
         ValueError: a line is something else.
     """
+    wanted = "a parameter must be `name: type = literal  # comment`"
+    try:
+        nodes = ast.parse(source).body
+    except SyntaxError as error:
+        raise ValueError(f"{wanted}, got {(error.text or source).strip()!r}") from error
     tokens = tokenize.generate_tokens(io.StringIO(source).readline)
     comments = {t.start[0]: t.string for t in tokens if t.type == tokenize.COMMENT}
     found = {}
-    for node in ast.parse(source).body:
-        line = ast.unparse(node)
+    for node in nodes:
+        line = f"{wanted}, got {ast.unparse(node)!r}"
         if not isinstance(node, ast.AnnAssign) or node.end_lineno not in comments:
-            raise ValueError(
-                f"a parameter must be `name: type = literal  # comment`, got {line!r}"
-            )
+            raise ValueError(line)
         name, kind = ast.unparse(node.target), ast.unparse(node.annotation)
         one_of(f"the type of {name}", kind, [*KINDS, *(f"list[{k}]" for k in KINDS)])
         comment = comments[node.end_lineno].lstrip("# ")
-        parameter = Parameter(name, kind, ast.literal_eval(node.value), comment)
+        try:
+            default = ast.literal_eval(node.value)
+        except _NOT_LITERAL as error:
+            raise ValueError(line) from error
+        parameter = Parameter(name, kind, default, comment)
         parameter.check(parameter.default)
         found[name] = parameter
     return found
@@ -151,7 +161,7 @@ def resolve(chapter: str, scale: str, given: dict[str, object]) -> dict[str, obj
     known = of(chapter)
     one_of(f"the scale of {chapter}", scale, scales(chapter))
     path = BOOK / "scales" / scale / f"{chapter}.yaml"
-    values = yaml.safe_load(path.read_text()) if scale != "laptop" else {}
+    values = (yaml.safe_load(path.read_text()) if scale != "laptop" else None) or {}
     for name, value in {**values, **given}.items():
         one_of(f"a parameter of {chapter}", name, known)
         text = isinstance(value, str) and name in given

@@ -55,7 +55,8 @@ class State:
             )
         elif kind == "end" and stack:
             stack.pop()
-            self.finished.append(event)
+            if not event["cached"]:  # the plan holds only what is not in the store
+                self.finished.append(event)
         elif kind == "plan":
             self.jobs = event["jobs"]
             self.plan |= event["stages"]
@@ -64,14 +65,12 @@ class State:
 
     def remaining(self) -> float | None:
         """Estimate the seconds left; None while nothing is known."""
-        computed = [e for e in self.finished if not e["cached"]]
         expected = spent = 0.0
         left = {name: list(seconds) for name, seconds in self.plan.items()}
         for event in self.finished:
             if left.get(event["stage"]):
-                seconds = left[event["stage"]].pop()
-                if event in computed:
-                    expected, spent = expected + seconds, spent + event["seconds"]
+                expected += left[event["stage"]].pop()
+                spent += event["seconds"]
         now = time.time()
         for event in (e for stack in self.running.values() for e in stack[-1:]):
             if left.get(event["stage"]) and event["fraction"]:

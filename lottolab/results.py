@@ -17,6 +17,8 @@ FOLDER = "LOTTOLAB_RESULTS"
 PROVENANCE = ["seconds", "device", "versions", "fingerprint", "stage"]
 STAGE = ["stage", "function", "arguments", "data", "fingerprint", "digest", "seconds"]
 STAGE += ["peak_mb", "finished", "device", "versions"]
+# Digits alone, or around one e, would be read as a number.
+TEXTS = {"fingerprint": str, "digest": str}
 
 
 def row(stage, setting: dict, *, metric: str, value: float, claim="", **columns):
@@ -40,8 +42,12 @@ def row(stage, setting: dict, *, metric: str, value: float, claim="", **columns)
 
 
 def write(chapter: str, scale: str, rows: list[dict]) -> pd.DataFrame:
-    """Write the chapter's tables, in one step each, and return the measurements."""
+    """Write the chapter's tables, in one step each, and return the measurements.
+
+    From now on this process reads them, and not the committed ones.
+    """
     table = pd.DataFrame(rows)
+    os.environ[FOLDER] = str(_target(scale))
     folder = _target(scale) / chapter
     folder.mkdir(parents=True, exist_ok=True)
     stages = [_stage_row(place) for place in table["stage"].unique()]
@@ -55,7 +61,7 @@ def read(chapter: str, scale: str) -> pd.DataFrame | None:
     path = _find(chapter, scale, ".csv")
     if path is None:
         return None
-    table = pd.read_csv(path, keep_default_na=False, na_values=[""])
+    table = pd.read_csv(path, keep_default_na=False, na_values=[""], dtype=TEXTS)
     table["claim"] = table["claim"].fillna("")
     stages = read_stages(chapter, scale).set_index("stage")
     now = {place: current(stage) for place, stage in stages.iterrows()}
@@ -67,7 +73,12 @@ def read_stages(chapter: str, scale: str) -> pd.DataFrame:
     path = _find(chapter, scale, ".stages.csv")
     if path is None:
         return pd.DataFrame(columns=STAGE)
-    return pd.read_csv(path, keep_default_na=False)
+    return pd.read_csv(path, keep_default_na=False, dtype=TEXTS)
+
+
+def paper(chapter: str) -> pd.DataFrame:
+    """Return the paper's own numbers: `place`, what they are of, and `value`."""
+    return pd.read_csv(COMMITTED.parent / "papers" / f"{chapter}.csv")
 
 
 def restamp(chapter: str, scale: str, fingerprints: dict[str, str]) -> None:

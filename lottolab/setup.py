@@ -34,9 +34,12 @@ def ready(root: Path = ROOT) -> str:
         return str(python)
     print(f"lottolab: setting up {venv} (once; torch alone is several GB)", flush=True)
     stamp.unlink(missing_ok=True)
-    if not python.exists() and subprocess.call([sys.executable, "-m", "venv", venv]):
+    pip = [python, "-m", "pip"]
+    # A venv that was interrupted, or lacked ensurepip, has a Python without pip.
+    whole = python.exists() and not subprocess.call([*pip, "--version"], stdout=-3)
+    if not whole and subprocess.call([sys.executable, "-m", "venv", venv]):
         sys.exit(VENV)
-    pip = [python, "-m", "pip", "install", "--disable-pip-version-check"]
+    pip += ["install", "--disable-pip-version-check"]
     if subprocess.call([*pip, "-r", "requirements.txt", "-e", "."], cwd=root):
         sys.exit(PIP)
     stamp.write_text(wanted)

@@ -457,7 +457,7 @@ def test_no_image_is_in_two_splits(seed, official):
         assert not any(
             dataset.test[parts[k]].any() for k in ("train", "val", "holdout")
         )
-    with pytest.raises(ValueError, match=rf"has {most} distinct ones"):
+    with pytest.raises(ValueError, match=rf"has {most} distinct images"):
         data.splits(dataset, **{**sizes, "train": sizes["train"] + 1}, seed=seed)
     if official:
         with pytest.raises(
