@@ -72,9 +72,9 @@ def provenance(chapter: str, scale: str) -> HTML:
     measured = results.read(chapter, scale)
     arguments = stages["arguments"].map(pd.io.json.ujson_loads)
     facts = {
-        "data set": _values(a.get("dataset") for a in arguments),
-        "its sha256": _values(d[:16] + " …" for d in stages["data"].dropna()),
-        "seeds": _values(sorted({a.get("seed") for a in arguments})),
+        "data set": _values(a["dataset"] for a in arguments if "dataset" in a),
+        "its sha256": _values(d[:16] + " …" for d in stages["data"] if d),
+        "seeds": _values(sorted({a["seed"] for a in arguments if "seed" in a})),
         "measurements": f"{len(measured)}, of {len(stages)} trained networks",
         "stale": f"{int(measured['stale'].sum())} of {len(measured)} measurements",
         "computing time": f"{duration(stages['seconds'].sum())}, one thread each",

@@ -3,7 +3,6 @@
 A room of the package adds its own commands by a module `commands` with a typer `app`.
 """
 
-import difflib
 import importlib.util
 import shutil
 import sys
@@ -167,7 +166,7 @@ def _mount_rooms() -> None:
             found = importlib.util.find_spec(f"lottolab.{room}.commands")
         except ModuleNotFoundError:
             continue
-        if found:
+        if found and room not in [g.name for g in app.registered_groups]:
             module = importlib.import_module(f"lottolab.{room}.commands")
             app.add_typer(module.app, name=room)
 
@@ -178,18 +177,14 @@ def main(arguments: list[str] | None = None) -> int:
     words = sys.argv[1:] if arguments is None else arguments
     known = [c.name or c.callback.__name__ for c in app.registered_commands]
     known += [g.name for g in app.registered_groups]
-    if words and not words[0].startswith("-") and words[0] not in known:
-        near = difflib.get_close_matches(words[0], known, n=1)
-        hint = f"; did you mean {near[0]}?" if near else ""
-        print(f"lottolab: no command {words[0]!r}{hint}", file=sys.stderr)
-        return 2
     try:
+        if words and not words[0].startswith("-"):
+            checks.one_of("the command", words[0], known)
         code = app(words, standalone_mode=False)
     except SystemExit as stop:
         return int(stop.code or 0)
     except typer.Abort:
-        print("lottolab: interrupted", file=sys.stderr)
-        return 130
+        code = 130
     except (ValueError, LookupError) as error:
         print(f"lottolab: {error}", file=sys.stderr)
         return 2
@@ -202,6 +197,8 @@ def main(arguments: list[str] | None = None) -> int:
         if message := error.format_message():  # else click has shown the help
             print(f"lottolab: {message}", file=sys.stderr)
         return 2
+    if code == 130:  # typer makes it of Ctrl-C
+        print("lottolab: interrupted", file=sys.stderr)
     return code if isinstance(code, int) else 0  # what a room's typer.Exit says
 
 

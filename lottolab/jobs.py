@@ -8,6 +8,7 @@ import joblib
 import pandas as pd
 
 from lottolab import progress, runs
+from lottolab.checks import require
 
 Work = list[tuple[Callable, dict]]
 
@@ -45,9 +46,12 @@ def compute(work: Work) -> list[dict]:
     `joblib.parallel_config("dask")` the calls run on that cluster.
     """
     here = {k: v for k, v in os.environ.items() if k.startswith("LOTTOLAB_")}
+    alone = not os.environ.get(progress.FOLDER)
     for stage, setting in work:  # a notebook's functions have their source only here
         runs.current(stage, runs.arguments(stage, setting))
     with progress.watch("lottolab"):
+        if alone:  # or else who watches has been told of all the work
+            plan(work)
         here |= {progress.FOLDER: os.environ[progress.FOLDER]}
         call = joblib.delayed(_in_worker)
         return joblib.Parallel(n_jobs=processes(), batch_size=1)(
@@ -57,7 +61,10 @@ def compute(work: Work) -> list[dict]:
 
 def processes() -> int:
     """Return how many processes work side by side: `LOTTOLAB_JOBS`, or the cores."""
-    return int(os.environ.get("LOTTOLAB_JOBS") or joblib.cpu_count())
+    given = os.environ.get("LOTTOLAB_JOBS") or str(joblib.cpu_count())
+    whole = given.isdecimal() and int(given) >= 1
+    require(whole, "LOTTOLAB_JOBS must be a whole number of at least 1", given)
+    return int(given)
 
 
 def _in_worker(stage: Callable, setting: dict, environment: dict) -> dict:

@@ -41,7 +41,7 @@ def samples(images, labels, names: list[str]) -> Figure:
     figure, axes = plt.subplots(1, len(names), figsize=(7.2, 1.3))
     for place, (axis, name) in enumerate(zip(axes, names, strict=True)):
         image = images[labels == place][0].permute(1, 2, 0).squeeze(2)
-        axis.imshow(image, cmap="gray", vmin=0, vmax=255)
+        axis.imshow(image.numpy(), cmap="gray", vmin=0, vmax=255)
         axis.set_title(name, fontsize=7)
         axis.set_axis_off()
     return figure
@@ -71,6 +71,51 @@ def against_density(table: pd.DataFrame, *, paper: tuple[float, float]) -> Figur
     axis.set_xlabel("density: share of the prunable weights that are kept")
     axis.set_ylabel("test accuracy − dense (points)")
     axis.legend(loc="lower left")
+    figure.tight_layout()
+    return figure
+
+
+def modules(before, after, window: tuple[int, int, int]) -> Figure:
+    """Draw a layer's kernels before and after signing: dark = alive.
+
+    Args:
+        before, after: bool outputs × inputs. window: first row, first column and side
+            of the signature's square, which is outlined.
+    """
+    figure, axes = plt.subplots(1, 3, figsize=(7.2, 2.9))
+    titles = ["before", "after", "changed"]
+    pictures = [before, after, before != after]
+    for axis, title, picture in zip(axes, titles, pictures, strict=True):
+        axis.imshow(~picture, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
+        row, column, side = window
+        corner = (column - 0.5, row - 0.5)
+        frame = {"fill": False, "edgecolor": COLOURS["random mask"], "linewidth": 1.5}
+        axis.add_patch(plt.Rectangle(corner, side, side, **frame))
+        axis.set(title=title, xlabel="input channel", xticks=[], yticks=[])
+    axes[0].set_ylabel("output channel")
+    figure.tight_layout()
+    return figure
+
+
+def under_pruning(table: pd.DataFrame) -> Figure:
+    """Draw what pruning does to a signed network: its accuracy and its signature.
+
+    Args:
+        table: rows with `method`, `amount` (0 to 1), `point`, `metric` (`test_accuracy`
+            or `modules`, both in [0, 1]), `seed` and `value`. Means over seeds.
+    """
+    figure, axes = plt.subplots(1, 2, figsize=(7.2, 3.4), sharex=True)
+    names = {"test_accuracy": "test accuracy", "modules": "modules that agree"}
+    colours = {"magnitude": COLOURS["ticket"], "random": COLOURS["random mask"]}
+    for axis, metric in zip(axes, names, strict=True):
+        here = table[table["metric"] == metric]
+        for (method, point), group in here.groupby(["method", "point"]):
+            mean = group.groupby("amount")["value"].mean()
+            line = "-" if "extreme" in point else "--"
+            look = {"color": colours[method], "linestyle": line, "marker": "o"}
+            axis.plot(100 * mean.index, 100 * mean, label=f"{method}, {point}", **look)
+        axis.set(xlabel="weights pruned (%)", ylabel=f"{names[metric]} (%)")
+    axes[0].legend(fontsize=8)
     figure.tight_layout()
     return figure
 

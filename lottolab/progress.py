@@ -5,6 +5,7 @@ environment variable `LOTTOLAB_PROGRESS` names; `watch` reads them all and draws
 no such folder an event costs nothing.
 """
 
+import contextlib
 import json
 import os
 import sys
@@ -19,12 +20,17 @@ FOLDER = "LOTTOLAB_PROGRESS"
 
 
 def emit(event: str, **fields) -> None:
-    """Append one event to this process's file; `fields` must be JSON."""
+    """Append one event to this process's file; `fields` must be JSON.
+
+    A folder out of reach, as on another machine of a cluster, stops no run.
+    """
     folder = os.environ.get(FOLDER)
     if folder:
         fields |= {"event": event, "time": time.time(), "pid": os.getpid()}
-        with open(Path(folder) / f"{os.getpid()}.jsonl", "a") as file:
-            file.write(json.dumps(fields) + "\n")
+        text = json.dumps(fields) + "\n"
+        path = Path(folder) / f"{os.getpid()}.jsonl"
+        with contextlib.suppress(OSError), open(path, "a") as file:
+            file.write(text)
 
 
 class State:
@@ -36,8 +42,9 @@ class State:
 
     def __init__(self) -> None:
         self.running: dict[int, list[dict]] = {}
-        self.finished: list[dict] = []
-        self.plan: dict[str, list[float]] = {}
+        self.plan: dict[str, list[float]] = {}  # of the runs that are not finished
+        self.done = 0
+        self.expected = self.spent = 0.0  # seconds of those that are
         self.jobs = 1
         self.messages: list[str] = []
 
@@ -53,41 +60,43 @@ class State:
                 f"epoch {event['epoch']}/{event['epochs']}, "
                 f"{event['rate']:,.0f} images/s"
             )
-        elif kind == "end" and stack:
+        elif kind in ("end", "fail") and stack:
             stack.pop()
-            if not event["cached"]:  # the plan holds only what is not in the store
-                self.finished.append(event)
+            if stack:  # what it asked of others is not its own time
+                stack[-1]["time"] = event["time"]
+            waiting = self.plan.get(event["stage"])
+            # The plan holds only what is not in the store.
+            if kind == "end" and not event["cached"] and waiting:
+                self.done += 1
+                self.expected += waiting.pop()
+                self.spent += event["seconds"]
         elif kind == "plan":
             self.jobs = event["jobs"]
-            self.plan |= event["stages"]
+            self.plan |= {name: list(s) for name, s in event["stages"].items()}
         elif kind == "message":
             self.messages.append(event["text"])
 
     def remaining(self) -> float | None:
         """Estimate the seconds left; None while nothing is known."""
-        expected = spent = 0.0
+        expected, spent, todo = self.expected, self.spent, 0.0
         left = {name: list(seconds) for name, seconds in self.plan.items()}
-        for event in self.finished:
-            if left.get(event["stage"]):
-                expected += left[event["stage"]].pop()
-                spent += event["seconds"]
+        jobs = max(1, min(self.jobs, sum(map(len, left.values()))))
         now = time.time()
         for event in (e for stack in self.running.values() for e in stack[-1:]):
             if left.get(event["stage"]) and event["fraction"]:
                 seconds = left[event["stage"]].pop()
                 expected += seconds * event["fraction"]
                 spent += now - event["time"]
-                left[event["stage"]].append(seconds * (1 - event["fraction"]))
-        todo = sum(sum(seconds) for seconds in left.values())
+                todo += seconds * (1 - event["fraction"])
+        todo += sum(sum(seconds) for seconds in left.values())
         if not expected:
             return None
-        return todo * spent / expected / self.jobs
+        return todo * spent / expected / jobs
 
     def line(self) -> str:
         """Say in one line where the run stands."""
-        total = sum(len(seconds) for seconds in self.plan.values())
-        planned = sum(e["stage"] in self.plan for e in self.finished)
-        parts = [f"{min(planned, total)}/{total} runs"] if total else []
+        total = self.done + sum(len(seconds) for seconds in self.plan.values())
+        parts = [f"{self.done}/{total} runs"] if total else []
         left = self.remaining()
         if left is not None:
             parts.append(f"{duration(left)} left")
@@ -144,7 +153,8 @@ def _draw(folder: Path, title: str, state: State, stop: threading.Event, every: 
         said = len(state.messages)
         line = f"{title}: {duration(time.time() - start)} · {state.line()}"
         if live:
-            width = os.get_terminal_size(sys.stderr.fileno()).columns
+            # A terminal that does not know its size says 0.
+            width = os.get_terminal_size(sys.stderr.fileno()).columns or 80
             print("\r\x1b[K" + line[: width - 1], end="", file=sys.stderr, flush=True)
         elif time.time() - printed >= every and state.line() != shown:
             print(line, file=sys.stderr, flush=True)
@@ -156,9 +166,17 @@ def _draw(folder: Path, title: str, state: State, stop: threading.Event, every: 
 
 
 def _collect(folder: Path, read: dict[Path, int], state: State) -> None:
+    """Feed the whole lines that are new, in the order of their times."""
+    events = []
     for path in sorted(folder.glob("*.jsonl")):
         with open(path) as file:
             file.seek(read.get(path, 0))
             while (line := file.readline()).endswith("\n"):
-                state.feed(json.loads(line))
                 read[path] = file.tell()
+                with contextlib.suppress(ValueError):  # a broken line is no event
+                    events.append(json.loads(line))
+    known = [
+        e for e in events if isinstance(e, dict) and {"event", "time", "pid"} <= set(e)
+    ]
+    for event in sorted(known, key=lambda event: event["time"]):
+        state.feed(event)

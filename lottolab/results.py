@@ -18,7 +18,7 @@ PROVENANCE = ["seconds", "device", "versions", "fingerprint", "stage"]
 STAGE = ["stage", "function", "arguments", "data", "fingerprint", "digest", "seconds"]
 STAGE += ["peak_mb", "finished", "device", "versions"]
 # Digits alone, or around one e, would be read as a number.
-TEXTS = {"fingerprint": str, "digest": str}
+TEXTS = {"fingerprint": str, "digest": str, "claim": str}
 
 
 def row(stage, setting: dict, *, metric: str, value: float, claim="", **columns):

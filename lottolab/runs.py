@@ -183,11 +183,14 @@ def _obtain(stage: Callable, given: dict) -> dict:
     outer, asked = _active.get(), time.perf_counter()
     with FileLock(folder.with_suffix(".lock")):
         progress.emit("start", stage=name(stage), label=label)
-        start = time.perf_counter()
-        result, cached = _read(stage, full, folder), True
-        if result is None:
-            result, cached = _compute(stage, full, folder), False
-        seconds = time.perf_counter() - start
+        try:
+            result, cached = _read(stage, full, folder), True
+            if result is None:
+                result, cached = _compute(stage, full, folder), False
+        except BaseException:
+            progress.emit("fail", stage=name(stage))
+            raise
+        seconds = store.read_record(folder)["seconds"]
         progress.emit("end", stage=name(stage), cached=cached, seconds=seconds)
     if outer is not None:  # its own seconds leave out what it asked of others
         outer["nested"] += time.perf_counter() - asked

@@ -1,5 +1,6 @@
 """What a parameters cell says is what is enforced, before anything runs."""
 
+import ast
 import json
 import math
 
@@ -137,8 +138,9 @@ def test_another_type_is_refused(cell, name, text):
         cell[name].parse(text)
     message, p = str(caught.value), cell[name]
     assert message.startswith(f"{name} must be {p.kind}, such as {name}=")
-    assert text[:20].replace("'", "") in message.replace("'", "").replace('"', "")
-    example = message.split(f"such as {name}=")[1].split(", got ")[0]
+    example, got = message.split(f"such as {name}=")[1].split(", got ")
+    shown = ast.literal_eval(got)
+    assert shown == text or shown == ast.literal_eval(text)
     assert p.parse(example) == p.check(p.default)  # the advice itself is valid
 
 
@@ -163,7 +165,7 @@ def test_a_line_that_is_no_typed_literal_is_refused(line):
     with pytest.raises(ValueError, match="name: type = literal") as caught:
         parameters.parse_cell(f"first: int = 1  # in [0, 1]\n{line}\n")
     code = line.split("  #")[0].strip()
-    assert code.replace("'", "")[:8] in str(caught.value)
+    assert code[:6] in str(caught.value)
     assert "object at 0x" not in str(caught.value)
 
 

@@ -15,7 +15,7 @@ SETTING = {
     "dataset": {"name": "digits"},
     "sizes": {"train": 400, "val": 100, "test": 200},
     "network": {"name": "cnn4", "width": 4},
-    "recipe": {"epochs": 3, "batch": 50, "crop": 1},
+    "recipe": {"epochs": 3, "batch": 20, "crop": 1, "flip": False},
     "rewind_at": 1,
     "seed": 0,
 }

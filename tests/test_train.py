@@ -445,6 +445,26 @@ def test_a_run_repeats_whatever_the_global_generator_and_leaves_it_alone():
     assert not same(results[1][0], results[2][0])
 
 
+def test_noise_in_the_loss_follows_from_seed_and_epoch():
+    images, labels = pictures()
+
+    def noise(seed, **options):
+        drawn = []
+
+        def loss(model, x, y, index):
+            drawn.append(torch.rand(()).item())
+            return train.cross_entropy(model, x, y, index)
+
+        train.fit(network(), images, labels, recipe(), seed=seed, loss=loss, **options)
+        return drawn
+
+    drawn = noise(0)
+    assert len(set(drawn)) == 9
+    assert noise(0) == drawn
+    assert noise(0, start=2) == drawn[6:]
+    assert not set(noise(1)) & set(drawn)
+
+
 def test_a_training_that_fails_leaves_the_global_generator_alone():
     images, labels = pictures()
     before = torch.get_rng_state()
@@ -528,7 +548,7 @@ def test_a_loss_that_is_not_finite_is_refused(tmp_path, value):
     def loss(model, x, y, index):
         return train.cross_entropy(model, x, y, index) * value
 
-    with pytest.raises(ValueError, match="must stay finite; lower lr, got (nan|inf)"):
+    with pytest.raises(ValueError, match=r"must stay finite; lower lr, got (nan|inf)"):
         train.fit(
             network(),
             *pictures(),

@@ -1,0 +1,21 @@
+"""Chapter 1: a lottery ticket proves who owns it (Chen et al., 2021)."""
+
+from lottolab.ownership.signature import (
+    SignatureKey,
+    Verification,
+    calibrate,
+    decode,
+    embed,
+    extract,
+    verify,
+)
+
+__all__ = [
+    "SignatureKey",
+    "Verification",
+    "calibrate",
+    "decode",
+    "embed",
+    "extract",
+    "verify",
+]

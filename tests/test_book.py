@@ -1,0 +1,347 @@
+"""What a chapter shows says what the code and the tables say."""
+
+import inspect
+import itertools
+import json
+import math
+import re
+
+import matplotlib as mpl
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from matplotlib.colors import to_hex, to_rgb
+from matplotlib.container import ErrorbarContainer
+from scipy import stats as scipy_stats
+
+from lottolab import book, claims, claims_file, plots, results, runs, tickets
+
+SEEDS = (0, 1, 2, 3)
+FIFTH, SPARSEST = 0.168, 0.0115
+DENSE = dict(zip(SEEDS, (0.90, 0.91, 0.89, 0.90), strict=True))
+# what each arm adds to the dense accuracy of its seed, at one density
+LUCK = dict(zip(SEEDS, (-0.001, 0.0, 0.001, 0.0), strict=True))
+MINUS_DENSE = {
+    ("ticket", FIFTH): 0.002,
+    ("ticket", 0.069): -0.005,
+    ("ticket", SPARSEST): -0.05,
+    ("random mask", FIFTH): -0.01,
+    ("random mask", SPARSEST): -0.2,
+    ("new initialisation", FIFTH): -0.012,
+    ("new initialisation", SPARSEST): -0.15,
+    ("dense, twice the epochs", 1.0): 0.004,
+}
+POINTS = {FIFTH: "fifth", SPARSEST: "sparsest"}
+
+
+CLAIMS = """\
+- {id: ownership-matches, chapter: ownership, place: Table 1, statement: It matches.,
+   paper: {dense: 0.9167}, test: [
+   {kind: equal, a: {metric: test_accuracy, arm: ticket, point: fifth},
+    b: {metric: test_accuracy, arm: dense}, margin: 0.01}]}
+- {id: ownership-breaks, chapter: ownership, place: Table 2, statement: It breaks.,
+   test: [{kind: less, a: {metric: test_accuracy, arm: ticket, point: sparsest},
+    b: {metric: test_accuracy, arm: dense}, margin: 0.01}]}
+- {id: ownership-random, chapter: ownership, place: Table 3, statement: Any mask does.,
+   test: [{kind: equal, a: {metric: test_accuracy, arm: ticket, point: sparsest},
+    b: {metric: test_accuracy, arm: random mask, point: sparsest}, margin: 0.01}]}
+- {id: ownership-world, chapter: ownership, place: "§1", statement: It is used.,
+   not_testable: no network here is for sale}
+- {id: membership-leaks, chapter: membership, place: "§2", statement: It leaks.,
+   test: [{kind: at_least, a: {metric: accuracy}, value: 0.5}]}
+"""
+
+
+def table() -> pd.DataFrame:
+    """Return measurements whose means and intervals follow from what stands above."""
+    rows = [("dense", 1.0, seed, value) for seed, value in DENSE.items()]
+    for (arm, density), shift in MINUS_DENSE.items():
+        rows += [(arm, density, s, DENSE[s] + shift + LUCK[s]) for s in SEEDS]
+    frame = pd.DataFrame(rows, columns=["arm", "density", "seed", "value"])
+    return frame.assign(
+        claim="",
+        metric="test_accuracy",
+        point=frame["density"].map(POINTS),
+        stage=[f"tickets.dense/{seed}" for seed in frame["seed"]],
+        fingerprint="new",
+    )
+
+
+@pytest.fixture
+def committed(tmp_path, monkeypatch):
+    """Commit a table of measurements; the code is that which made them."""
+    monkeypatch.delenv("LOTTOLAB_RESULTS", raising=False)
+    monkeypatch.setattr(results, "COMMITTED", tmp_path)
+    monkeypatch.setattr(runs, "current", lambda stage, full: "new")
+    monkeypatch.setattr(claims_file, "FILE", tmp_path / "claims.yaml")
+    (tmp_path / "claims.yaml").write_text(CLAIMS, encoding="utf-8")
+    stages = [
+        {"stage": f"tickets.dense/{seed}", "function": "tickets.dense"}
+        | {"arguments": json.dumps({"dataset": "fashion-mnist", "seed": seed})}
+        | {"data": "0123456789abcdef" * 4, "fingerprint": "new", "digest": "d"}
+        | {"seconds": 50.25 * (seed + 1), "peak_mb": 1000 + seed, "device": "a cpu"}
+        | {"finished": f"2026-01-0{seed + 1}T00:00:00", "versions": "torch 2.9"}
+        for seed in SEEDS
+    ]
+    (tmp_path / "ownership").mkdir()
+    pd.DataFrame(stages)[results.STAGE].to_csv(
+        tmp_path / "ownership/laptop.stages.csv", index=False
+    )
+    table().to_csv(tmp_path / "ownership/laptop.csv", index=False)
+    return tmp_path / "ownership"
+
+
+def rows_of(html) -> list[list[str]]:
+    found = re.findall(r"<tr.*?</tr>", html.data, re.DOTALL)
+    cells = [re.findall(r"<t[hd][^>]*>(.*?)</t[hd]>", row, re.DOTALL) for row in found]
+    return [[re.sub("&lt;", "<", cell) for cell in row] for row in cells]
+
+
+# Code and tables.
+
+
+def test_what_is_shown_is_what_runs():
+    text = book.show(tickets.iterative, tickets.retrain).data
+    assert text.startswith("```python\n@runs.stage\ndef iterative(")
+    assert text.endswith("\n```")
+    assert inspect.getsource(tickets.iterative.__wrapped__).rstrip() in text
+    assert inspect.getsource(tickets.retrain).rstrip() in text
+    assert text.index("def iterative") < text.index("def retrain")
+    assert "def wrapper" not in text
+
+
+def test_code_from_inside_another_function_is_not_indented():
+    def inner():
+        return 1
+
+    assert book.show(inner).data == "```python\ndef inner():\n    return 1\n```"
+
+
+def test_a_table_formats_what_is_named_and_escapes_the_rest():
+    long = "a statement that is far longer than what pandas would show, " * 3 + "."
+    frame = pd.DataFrame(
+        {
+            "name": ["a < b & <script>", long, None],
+            "share": [0.5, np.nan, 0.12345],
+            "count": [1, 2, 3],
+        }
+    )
+    html = book.table(frame, share=".1%")
+    assert rows_of(html) == [
+        ["name", "share", "count"],
+        ["a < b &amp; <script&gt;", "50.0%", "1"],
+        [long, "", "2"],
+        ["", "12.3%", "3"],
+    ]
+    assert "<script>" not in html.data
+    assert html.data.startswith('<div class="table-scroll">')
+    assert frame["share"][0] == 0.5  # the caller's frame is as it was
+    with pytest.raises(KeyError, match="shares"):
+        book.table(frame, shares=".1%")
+
+
+def test_a_table_shows_all_rows():
+    assert len(rows_of(book.table(pd.DataFrame({"x": range(200)})))) == 201
+
+
+# Verdicts and provenance.
+
+
+def test_only_smoke_is_cautioned():
+    assert "smoke" in book.caution("smoke").data
+    assert "{warning}" in book.caution("smoke").data
+    assert book.caution("laptop").data == book.caution("paper").data == ""
+
+
+def test_the_paper_stands_beside_our_numbers(committed):
+    head, *shown = rows_of(book.against_paper("ownership", "laptop"))
+    assert head == ["statement", "place", "paper", "ours", "verdict"]
+    # 0.2 and -5 points from the dense network, 15 points from the random mask
+    verdicts = {row[0]: row[-1] for row in shown}
+    assert verdicts == {
+        "It matches.": "reproduced",
+        "It breaks.": "reproduced",
+        "Any mask does.": "refuted",
+        "It is used.": "not testable here",
+    }
+    assert shown[0][2] == "dense 0.9167"
+    mean = np.mean([*DENSE.values()])
+    assert f"{mean + 0.002:.3f} − {mean:.3f} = 0.002" in shown[0][3]
+
+
+def test_verdicts_are_counted(committed):
+    head, counts = book.verdicts("laptop").data.split(": ")
+    assert head == "5 claims at `laptop` scale"
+    assert sorted(counts.rstrip(".").split(", ")) == [
+        "1 not run at this scale",
+        "1 not testable here",
+        "1 refuted",
+        "2 reproduced",
+    ]
+    counts = book.verdicts("paper").data.split(": ")[1]
+    assert counts == "4 not run at this scale, 1 not testable here."
+
+
+def test_a_claim_on_stale_numbers_says_so(committed, monkeypatch):
+    assert not book.scorecard("laptop")["note"].str.contains("stale").any()
+    monkeypatch.setattr(runs, "current", lambda stage, full: "newer")
+    card = book.scorecard("laptop")
+    judged = ~card["verdict"].isin({claims.NOT_RUN, claims.NOT_TESTABLE})
+    assert judged.sum() == 3
+    assert card.loc[judged, "note"].str.contains("stale").all()
+
+
+def test_provenance_adds_up(committed):
+    path = committed / "laptop.csv"
+    changed = pd.read_csv(path)
+    changed.loc[:2, "fingerprint"] = "old"
+    changed.to_csv(path, index=False)
+    facts = dict(rows_of(book.provenance("ownership", "laptop"))[1:])
+    assert facts["data set"] == "fashion-mnist"
+    assert facts["its sha256"] == "0123456789abcdef …"
+    assert facts["seeds"] == "0, 1, 2, 3"
+    assert facts["measurements"] == f"{len(changed)}, of 4 trained networks"
+    assert facts["stale"] == f"3 of {len(changed)} measurements"
+    assert facts["computing time"] == "8 min 22 s, one thread each"  # 50.25 × 10
+    assert facts["peak memory"].startswith("1,003 MB")
+    assert facts["finished"] == "2026-01-01T00:00:00 to 2026-01-04T00:00:00"
+    assert facts["device"] == "a cpu"
+    assert facts["code"] == "new"
+    assert facts["tables"].startswith("data/results/ownership/laptop.csv")
+
+
+def test_provenance_of_stages_without_data_or_seed(committed):
+    path = committed / "laptop.stages.csv"
+    stages = pd.read_csv(path, keep_default_na=False)
+    stages.loc[0, ["arguments", "data"]] = ["{}", ""]
+    stages.to_csv(path, index=False)
+    facts = dict(rows_of(book.provenance("ownership", "laptop"))[1:])
+    assert facts["data set"] == "fashion-mnist"
+    assert facts["its sha256"] == "0123456789abcdef …"
+    assert facts["seeds"] == "1, 2, 3"
+
+
+# Figures.
+
+
+@pytest.fixture
+def figure():
+    plots.style()
+    yield plots.against_density(table(), paper=(0.19369, -0.01))
+    plt.close("all")
+    mpl.rcdefaults()
+
+
+def interval(arm: str, density: float) -> tuple[float, float, float]:
+    """Compute mean and 95 % interval of the difference, in points, with scipy."""
+    x = 100 * (MINUS_DENSE[arm, density] + np.array([*LUCK.values()]))
+    half = scipy_stats.t.ppf(0.975, len(x) - 1) * x.std(ddof=1) / math.sqrt(len(x))
+    return x.mean(), x.mean() - half, x.mean() + half
+
+
+def test_the_figure_has_one_line_an_arm_with_its_intervals(figure):
+    (axis,) = figure.axes
+    bars = [c for c in axis.containers if isinstance(c, ErrorbarContainer)]
+    arms = ["ticket", "random mask", "new initialisation"]
+    assert [c.get_label() for c in bars] == arms
+    for container, arm in zip(bars, arms, strict=True):
+        line, _, (segments,) = container
+        densities = sorted(d for a, d in MINUS_DENSE if a == arm)
+        assert line.get_xdata().tolist() == densities
+        assert to_hex(line.get_color()) == plots.COLOURS[arm].lower()
+        for density, y, ends in zip(
+            densities, line.get_ydata(), segments.get_segments(), strict=True
+        ):
+            mean, low, high = interval(arm, density)
+            assert y == pytest.approx(mean)
+            assert ends.tolist() == pytest.approx(
+                np.array([[density, low], [density, high]])
+            )
+
+
+def test_the_figure_has_the_paper_and_its_criterion(figure):
+    (axis,) = figure.axes
+    lines = {line.get_label(): line for line in axis.get_lines()}
+    star = lines["paper, CIFAR-10"]
+    assert (*star.get_xdata(), *star.get_ydata()) == (0.19369, -0.01)
+    dashed = [line for line in axis.get_lines() if line.get_linestyle() == "--"]
+    assert [set(line.get_ydata()) for line in dashed] == [{-0.01}]
+    for mark in (star, *dashed):
+        assert to_hex(mark.get_color()) == plots.COLOURS["paper"].lower()
+    (band,) = axis.patches
+    assert sorted({y for _, y in band.get_corners()}) == [-1, 1]
+
+
+def test_the_figure_reads_from_dense_to_sparse(figure):
+    (axis,) = figure.axes
+    assert axis.get_xscale() == "log"
+    left, right = axis.get_xlim()
+    assert left >= 1 > SPARSEST >= right
+    ticks = [text.get_text() for text in axis.get_xticklabels()]
+    assert ticks == [f"{SPARSEST:.1%}", "6.9%", "17%", "100%"]
+    assert "density" in axis.get_xlabel()
+    assert "points" in axis.get_ylabel()
+    legend = {text.get_text() for text in axis.get_legend().get_texts()}
+    assert {"ticket", "random mask", "new initialisation"} < legend
+
+
+def test_an_arm_that_was_not_measured_is_not_drawn():
+    some = table()[lambda t: t["arm"].isin(["dense", "ticket"])]
+    axis = plots.against_density(some, paper=(0.2, 0.0)).axes[0]
+    assert [c.get_label() for c in axis.containers] == ["ticket"]
+    plt.close("all")
+
+
+def test_a_seed_without_its_dense_network_is_refused():
+    short = table()[lambda t: (t["arm"] != "dense") | (t["seed"] != 2)]
+    with pytest.raises(ValueError, match="same seeds"):
+        plots.against_density(short, paper=(0.2, 0.0))
+    plt.close("all")
+
+
+def test_the_summary_is_what_one_computes_by_hand():
+    shown = plots.summary(table()).set_index(["arm", "density"])
+    assert len(shown) == 1 + len(MINUS_DENSE)
+    dense = shown.loc[("dense", 1.0)]
+    assert dense["accuracy"] == pytest.approx(0.9)
+    assert dense["minus dense, points"] == ""
+    for (arm, density), shift in MINUS_DENSE.items():
+        row = shown.loc[(arm, density)]
+        assert row["accuracy"] == pytest.approx(0.9 + shift)
+        mean, low, high = interval(arm, density)
+        assert row["minus dense, points"] == f"{mean:+.1f} [{low:+.1f}, {high:+.1f}]"
+        assert row["seeds"] == len(SEEDS)
+    order = [arm.split(",")[0] for arm, _ in shown.index]
+    assert list(dict.fromkeys(order)) == list(plots.COLOURS)[:4]
+    tickets_only = [density for arm, density in shown.index if arm == "ticket"]
+    assert tickets_only == sorted(tickets_only, reverse=True)
+
+
+def luminance(colour: str) -> float:
+    """Compute the relative luminance of WCAG 2."""
+    c = np.array(to_rgb(colour))
+    linear = np.where(c <= 0.04045, c / 12.92, ((c + 0.055) / 1.055) ** 2.4)
+    return float(linear @ [0.2126, 0.7152, 0.0722])
+
+
+def test_arms_can_be_told_apart_without_colour():
+    assert len({to_rgb(c) for c in plots.COLOURS.values()}) == len(plots.COLOURS)
+    assert len(set(plots.MARKERS.values())) == len(plots.MARKERS)
+    assert set(plots.MARKERS) < set(plots.COLOURS)
+    for a, b in itertools.combinations(plots.COLOURS.values(), 2):
+        assert np.abs(np.subtract(to_rgb(a), to_rgb(b))).max() > 0.2
+    for colour in plots.COLOURS.values():  # WCAG asks 3 : 1 of graphics on white
+        assert 1.05 / (luminance(colour) + 0.05) >= 3
+
+
+def test_samples_are_the_first_of_each_class():
+    images = torch.arange(6, dtype=torch.uint8)[:, None, None, None].repeat(1, 1, 4, 4)
+    labels = torch.tensor([2, 1, 2, 0, 1, 0])
+    drawn = plots.samples(images, labels, ["none", "one", "two"])
+    assert [axis.get_title() for axis in drawn.axes] == ["none", "one", "two"]
+    shown = [axis.get_images()[0] for axis in drawn.axes]
+    assert [int(image.get_array()[0, 0]) for image in shown] == [3, 1, 0]
+    assert {image.get_clim() for image in shown} == {(0, 255)}
+    plt.close("all")

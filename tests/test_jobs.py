@@ -1,0 +1,226 @@
+"""Work in processes side by side: its order, failures, environment and plan."""
+
+import json
+import os
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from lottolab import jobs, progress, runs, tickets
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path, monkeypatch):
+    for key in [k for k in os.environ if k.startswith("LOTTOLAB_")]:
+        monkeypatch.delenv(key)
+    monkeypatch.setenv("LOTTOLAB_STORE", str(tmp_path / "store"))
+    monkeypatch.setenv("LOTTOLAB_JOBS", "2")
+    return tmp_path
+
+
+def wait_for(true):
+    limit = time.monotonic() + 60
+    while not true() and time.monotonic() < limit:
+        time.sleep(0.005)
+
+
+@runs.stage
+def square(*, x):
+    return {"square": x * x}
+
+
+@runs.stage
+def look(*, x):
+    """Return where this runs and what it finds in the environment."""
+    found = {k: v for k, v in os.environ.items() if k.startswith("LOTTOLAB_")}
+    return {"pid": os.getpid(), "found": found}
+
+
+@runs.stage
+def together(*, x, folder, count):
+    """Wait until `count` of us have begun; return the time of begin and end."""
+    begin = time.time()
+    (Path(folder) / f"{x}").touch()
+    wait_for(lambda: len(os.listdir(folder)) >= count)
+    return {"begin": begin, "end": time.time(), "pid": os.getpid()}
+
+
+@runs.stage
+def fail(*, after):
+    wait_for(Path(after).exists)
+    raise ValueError("this stage fails")
+
+
+@runs.stage
+def backwards(*, x, folder, last):
+    """End only when `x` + 1 has ended."""
+    wait_for(lambda: x == last or (Path(folder) / f"{x + 1}").exists())
+    (Path(folder) / f"{x}").touch()
+    return {"x": x}
+
+
+def test_results_come_in_the_order_of_the_work_not_of_their_end(home):
+    folder = home / "ended"
+    folder.mkdir()
+    options = {"folder": str(folder), "last": 1}
+    work = [(backwards, {"x": x, **options}) for x in (0, 1)]
+    work += [(square, {"x": x}) for x in (5, 3, 4)]
+    results = jobs.compute(work)
+    assert [r["x"] for r in results[:2]] == [0, 1]
+    assert [r["square"] for r in results[2:]] == [25, 9, 16]
+
+
+def test_training_side_by_side_gives_the_bytes_of_training_in_turn(home, monkeypatch):
+    setting = {
+        "dataset": "digits",
+        "sizes": {"train": 100, "val": 10, "test": 10},
+        "network": {"name": "cnn4", "width": 2},
+        "recipe": {"epochs": 2, "batch": 20},
+        "rewind_at": 1,
+    }
+    work = [(tickets.dense, {**setting, "seed": seed}) for seed in (0, 1, 2)]
+
+    def digests():
+        return [runs.record(stage, **given)["digest"] for stage, given in work]
+
+    parallel = jobs.compute(work)
+    beside = digests()
+    monkeypatch.setenv("LOTTOLAB_STORE", str(home / "other"))
+    assert [runs.record(stage, **given) for stage, given in work] == [None] * 3
+    serial = [stage(**given) for stage, given in work]
+    assert digests() == beside
+    assert len(set(beside)) == 3
+    for one, other in zip(parallel, serial, strict=True):
+        assert one["accuracy"] == other["accuracy"]
+        assert one["history"].equals(other["history"])
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_as_many_work_at_once_as_is_said(home, monkeypatch, count):
+    monkeypatch.setenv("LOTTOLAB_JOBS", str(count))
+    assert jobs.processes() == count
+    folder = home / "begun"
+    folder.mkdir()
+    options = {"folder": str(folder), "count": count}
+    results = jobs.compute([(together, {"x": x, **options}) for x in range(3)])
+    edges = [(r["begin"], 1) for r in results] + [(r["end"], -1) for r in results]
+    at_once = np.cumsum([step for _, step in sorted(edges)])
+    assert at_once.max() == count
+    if count == 2:
+        assert os.getpid() not in {r["pid"] for r in results}
+
+
+@pytest.mark.parametrize("bad", ["0", "-1", "two", "1.5"])
+def test_a_number_of_jobs_that_is_none_is_refused(monkeypatch, bad):
+    monkeypatch.setenv("LOTTOLAB_JOBS", bad)
+    with pytest.raises(ValueError, match=f"LOTTOLAB_JOBS must be .*, got {bad}"):
+        jobs.plan([(square, {"x": 1})])
+
+
+def test_by_default_every_core_works(monkeypatch):
+    monkeypatch.delenv("LOTTOLAB_JOBS")
+    monkeypatch.setattr("joblib.cpu_count", lambda: 7)
+    assert jobs.processes() == 7
+
+
+@pytest.mark.parametrize("count", ["1", "2"])
+def test_a_failure_is_raised_and_what_was_finished_stays(monkeypatch, count):
+    monkeypatch.setenv("LOTTOLAB_JOBS", count)
+    first = runs.place(square, x=7) / "record.json"
+    work = [(square, {"x": 7}), (fail, {"after": str(first)}), (square, {"x": 8})]
+    environment = dict(os.environ)
+    with pytest.raises(ValueError, match="this stage fails"):
+        jobs.compute(work)
+    assert dict(os.environ) == environment
+    record = runs.record(square, x=7)
+    assert record["stage"] == "test_jobs.square"
+    assert runs.record(*work[1][:1], **work[1][1]) is None
+    assert [r["square"] for r in jobs.compute([work[0], work[2]])] == [49, 64]
+    assert runs.record(square, x=7) == record
+
+
+@pytest.mark.parametrize("count", ["1", "2"])
+def test_workers_see_this_calls_environment_and_no_earlier_one(
+    home, monkeypatch, count
+):
+    monkeypatch.setenv("LOTTOLAB_JOBS", count)
+    monkeypatch.setenv("LOTTOLAB_PROBE", "one")
+    first = jobs.compute([(look, {"x": x}) for x in range(2)])
+    monkeypatch.delenv("LOTTOLAB_PROBE")
+    monkeypatch.setenv("LOTTOLAB_STORE", str(home / "other"))
+    monkeypatch.setenv("LOTTOLAB_OTHER", "two")
+    before = dict(os.environ)
+    second = jobs.compute([(look, {"x": x}) for x in range(2)])
+    assert dict(os.environ) == before
+    assert {r["found"]["LOTTOLAB_PROBE"] for r in first} == {"one"}
+    for result in second:
+        folder = result["found"].pop(progress.FOLDER)
+        assert not os.path.exists(folder)
+        assert result["found"] == {
+            "LOTTOLAB_STORE": str(home / "other"),
+            "LOTTOLAB_JOBS": count,
+            "LOTTOLAB_OTHER": "two",
+        }
+    if count == "2":  # the same workers, or the second call would prove nothing
+        pids = [{r["pid"] for r in results} for results in (first, second)]
+        assert os.getpid() not in pids[0] | pids[1]
+        assert pids[0] & pids[1]
+
+
+def planned(monkeypatch, home, call):
+    """Return what `call` returns and the plans that it announces."""
+    folder = home / "events"
+    folder.mkdir()
+    monkeypatch.setenv(progress.FOLDER, str(folder))
+    result = call()
+    text = (folder / f"{os.getpid()}.jsonl").read_text()
+    events = [json.loads(line) for line in text.splitlines()]
+    return result, [e for e in events if e["event"] == "plan"]
+
+
+def test_a_plan_takes_seconds_from_the_store_then_from_the_last_edition(
+    home, monkeypatch
+):
+    expected = {"test_jobs.square": [1000.0], "test_jobs.look": [60.0, 120.0]}
+    monkeypatch.setenv("LOTTOLAB_EXPECTED", json.dumps(expected))
+    square(x=0)
+    seconds = runs.record(square, x=0)["seconds"]
+    work = [(square, {"x": x}) for x in range(3)]
+    work += [(look, {"x": x}) for x in range(4)]
+    work += [(fail, {"after": "never"})]
+    table, (event,) = planned(monkeypatch, home, lambda: jobs.plan(work))
+    table = table.set_index("stage")
+    assert table["runs"].tolist() == [3, 4, 1]
+    assert table["in store"].tolist() == [1, 0, 0]
+    assert table.loc["test_jobs.square", "seconds"] == seconds < 10
+    assert table.loc["test_jobs.look", "seconds"] == 90
+    assert table.loc["test_jobs.look", "minutes left"] == 4 * 90 / 60 / 2
+    assert table.loc["test_jobs.fail", ["seconds", "minutes left"]].isna().all()
+    assert event["jobs"] == 2
+    assert event["stages"] == {
+        "test_jobs.square": [seconds] * 2,
+        "test_jobs.look": [90] * 4,
+        "test_jobs.fail": [1],
+    }
+
+
+def test_a_plan_of_what_is_in_the_store_has_nothing_left(home, monkeypatch):
+    square(x=0)
+    work = [(square, {"x": 0})]
+    table, (event,) = planned(monkeypatch, home, lambda: jobs.plan(work))
+    assert table.loc[0, ["runs", "in store", "minutes left"]].tolist() == [1, 1, 0]
+    assert event["stages"] == {"test_jobs.square": []}
+
+
+def test_computing_by_itself_announces_its_work(monkeypatch):
+    seen = []
+    monkeypatch.setenv("LOTTOLAB_JOBS", "1")
+    monkeypatch.setattr(progress, "emit", lambda kind, **_: seen.append(kind))
+    jobs.compute([(square, {"x": 1})])
+    assert seen == ["plan", "start", "end"]
+    seen.clear()
+    with progress.watch("outside"):  # whose plan may hold more than this call
+        jobs.compute([(square, {"x": 2})])
+    assert seen == ["start", "end"]

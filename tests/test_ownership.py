@@ -1,0 +1,210 @@
+"""A signature in the masks is read blindly by its owner and by nobody else."""
+
+import json
+import math
+
+import numpy as np
+import pytest
+import torch
+from scipy import stats
+
+from lottolab import masks as masking
+from lottolab import models, ownership
+from lottolab.ownership import qr, signature
+
+TEXTS = ["x", "lottolab", "signature", "ünïcode ✓", "A" * 14]
+# ISO/IEC 18004, table 1: data modules of versions 1, 2, 3, 7 and 10
+DATA_MODULES = {1: 208, 2: 359, 3: 567, 7: 1568, 10: 2768}
+# and table 7: bytes that a code holds
+CAPACITIES = {(1, "L"): 17, (1, "H"): 7, (2, "H"): 14, (3, "H"): 24, (9, "Q"): 130}
+CAPACITIES |= {(10, "H"): 119, (11, "H"): 137, (40, "L"): 2953, (40, "H"): 1273}
+
+
+@pytest.fixture(scope="module")
+def tickets():
+    """Return masks of a ResNet-20 at three densities, by percent."""
+    model = models.build("resnet20", channels=1, classes=10, width=16, seed=0)
+    weights = {k: torch.randn(v.shape) for k, v in model.state_dict().items()}
+    dense = masking.dense(model)
+    return {d: masking.magnitude(weights, dense, 1 - d / 100) for d in (3, 19, 60)}
+
+
+def trained(masks, seed=0):
+    """Give every kept weight a value that is not zero."""
+    generator = torch.Generator().manual_seed(seed)
+    return {
+        name: (0.1 + torch.rand(mask.shape, generator=generator)) * mask
+        for name, mask in masks.items()
+    }
+
+
+@pytest.mark.parametrize("version", DATA_MODULES)
+def test_data_modules_are_those_of_the_standard(version):
+    places = qr.places(version)
+    assert len(places) == DATA_MODULES[version]
+    assert len({tuple(p) for p in places}) == len(places)
+
+
+def test_capacities_are_those_of_the_standard():
+    assert {known: qr.capacity(*known) for known in CAPACITIES} == CAPACITIES
+
+
+@pytest.mark.parametrize("ecc", "LMQH")
+@pytest.mark.parametrize("text", [*TEXTS, "long " * 40])
+def test_a_code_is_read_back_and_by_another_reader(text, ecc):
+    modules, form = qr.encode(text, ecc)
+    assert modules.shape == (form.size, form.size)
+    assert qr.decode(modules, form) == (text, 0)
+    assert (qr.draw(modules, form) == modules).all()
+
+
+def test_zbar_reads_what_is_drawn():
+    pyzbar = pytest.importorskip("pyzbar.pyzbar", exc_type=ImportError)
+    from PIL import Image
+
+    modules, form = qr.encode("signature", "H")
+    picture = np.pad(qr.draw(modules, form), 4)
+    image = Image.fromarray(np.where(picture, 0, 255).astype(np.uint8))
+    read = pyzbar.decode(image.resize((264, 264), Image.Resampling.NEAREST))
+    assert [code.data for code in read] == [b"signature"]
+
+
+@pytest.mark.parametrize("version", range(1, 12))
+def test_the_longest_text_fits_and_one_byte_more_does_not(version):
+    for ecc in "LH":
+        longest = qr.capacity(version, ecc)
+        side = 17 + 4 * version
+        modules, form = qr.encode("a" * longest, ecc, side)
+        assert form.version == version
+        assert qr.decode(modules, form) == ("a" * longest, 0)
+        with pytest.raises(ValueError, match=f"1 to {longest} bytes"):
+            qr.encode("a" * (longest + 1), ecc, side)
+
+
+def flip(modules, form, count, random):
+    """Flip data modules, `count` of them in different bytes."""
+    where = qr.places(form.version)
+    chosen = random.choice(len(where) // 8, count, replace=False) * 8
+    result = modules.copy()
+    result[tuple(where[chosen].T)] ^= True
+    return result, where[chosen]
+
+
+def test_corrects_half_the_parity_and_with_doubts_nearly_all_of_it():
+    random = np.random.default_rng(0)
+    modules, form = qr.encode("signature", "H")  # version 2: 28 parity bytes
+    dirty, _ = flip(modules, form, 14, random)
+    assert qr.decode(dirty, form) == ("signature", 14)
+    dirty, where = flip(modules, form, 20, random)
+    assert qr.decode(dirty, form) is None
+    doubt = np.zeros(modules.shape)
+    doubt[tuple(where.T)] = 1
+    assert qr.decode(dirty, form, doubt) == ("signature", 20)
+
+
+@pytest.mark.parametrize("density", [3, 19, 60])
+@pytest.mark.parametrize("text", TEXTS)
+def test_blind_extraction_and_exact_counts(tickets, density, text):
+    masks = tickets[density]
+    for seed in range(2):
+        signed, key = ownership.embed(masks, text, seed=seed)
+        assert masking.sizes(signed) == masking.sizes(masks)
+        changed = [n for n in masks if not torch.equal(masks[n], signed[n])]
+        assert changed == [key.layer] == ["layer2.0.conv2.weight"]
+        found = ownership.verify(trained(signed), key)
+        assert (found.text, found.corrected, found.agreement) == (text, 0, 1.0)
+        assert found.accepted
+        assert found.p_value < 1e-9
+
+
+def test_the_input_is_left_alone(tickets):
+    before = {n: m.clone() for n, m in tickets[19].items()}
+    ownership.embed(tickets[19], "signature")
+    assert all(torch.equal(before[n], tickets[19][n]) for n in before)
+
+
+def test_p_values_follow_their_definition(tickets):
+    signed, key = ownership.embed(tickets[19], "signature")
+    blind = ownership.verify(trained(signed), key)
+    claimed = ownership.verify(trained(signed), key, claim="signature")
+    tosses = 2.0 ** -len(qr.places(2))
+    assert claimed.p_value == pytest.approx(key.windows * tosses, rel=1e-6)
+    texts = 2.0 ** (8 * qr.capacity(2, "H"))
+    assert blind.p_value == pytest.approx(key.windows * tosses * texts, rel=1e-6)
+
+
+def test_other_secrets_agree_like_fair_coins(tickets):
+    """1,000 keys of others: valid p-values, and no claim accepted."""
+    signed, key = ownership.embed(tickets[19], "signature")
+    state, where = trained(signed), qr.places(key.version)
+    modules = ownership.extract(state, key)
+    agreed, p_values = [], []
+    for other in range(1000):
+        theirs = signature.replace(key, secret=f"{other:064x}", windows=1)
+        code = signature.covered(qr.encode("signature", "H", mask=0)[0], theirs)
+        agreed.append((modules == code)[tuple(where.T)].sum())
+        found = ownership.verify(state, theirs, claim="signature")
+        assert not found.accepted
+        p_values.append(found.p_value)
+    mean, spread = len(where) / 2, math.sqrt(len(where)) / 2
+    assert abs(np.mean(agreed) - mean) < 4 * spread / math.sqrt(1000)
+    assert np.std(agreed) == pytest.approx(spread, rel=0.1)
+    for level in (0.05, 0.01, 0.001):
+        false = sum(p <= level for p in p_values)
+        assert stats.binom.sf(false - 1, 1000, level) > 1e-3
+    assert sum(p <= 0.05 for p in p_values) > 10  # valid, and not empty either
+
+
+def test_an_unmarked_ticket_is_not_claimed(tickets):
+    _, key = ownership.embed(tickets[3], "signature")
+    unmarked = trained(tickets[3])
+    assert ownership.verify(unmarked, key).text is None
+    assert not ownership.verify(unmarked, key, claim="signature").accepted
+
+
+def test_a_relative_threshold_sees_through_rescaled_add_ons(tickets):
+    """Tiny weights in all empty places, lifted by rescaling whole channels."""
+    signed, key = ownership.embed(tickets[19], "signature")
+    state = trained(signed)
+    key = ownership.calibrate(state, key)
+    assert 0 < key.threshold < 1
+    scale = torch.logspace(-3, 3, 32).view(-1, 1, 1, 1)
+    weights = state[key.layer]
+    attacked = torch.where(weights == 0, 1e-4 * torch.ones(()), weights) * scale
+    found = ownership.verify({key.layer: attacked}, key)
+    assert found.text == "signature"
+    blinded = ownership.extract({key.layer: attacked}, key, threshold=0.0)
+    assert blinded.all()
+
+
+def test_a_key_goes_to_json_and_back(tickets, tmp_path):
+    _, key = ownership.embed(tickets[19], "signature", ecc="Q")
+    key.save(tmp_path / "key.json")
+    assert ownership.SignatureKey.load(tmp_path / "key.json") == key
+    assert "signature" not in (tmp_path / "key.json").read_text()
+    (tmp_path / "key.json").write_text(json.dumps({"layer": "x"}))
+    with pytest.raises(ValueError, match="fields of a key"):
+        ownership.SignatureKey.load(tmp_path / "key.json")
+
+
+def test_bad_input_is_refused(tickets):
+    masks = tickets[19]
+    with pytest.raises(ValueError, match="1 to 137 bytes to fit 64×64"):
+        ownership.embed(masks, "a" * 500)
+    with pytest.raises(ValueError, match="1 to 0 bytes to fit 16×16"):
+        ownership.embed(masks, "a", layer="layer1.0.conv1.weight")
+    with pytest.raises(ValueError, match="layer must be one of"):
+        ownership.embed(masks, "a", layer="layer2.0.conv3.weight")
+    with pytest.raises(ValueError, match="ecc must be one of"):
+        ownership.embed(masks, "a", ecc="Z")
+    empty = {n: torch.zeros_like(m) for n, m in masks.items()}
+    with pytest.raises(ValueError, match="too few to write this code"):
+        ownership.embed(empty, "a")
+    signed, key = ownership.embed(masks, "signature")
+    state = trained(signed)
+    with pytest.raises(ValueError, match="another network"):
+        ownership.verify({"fc.weight": torch.ones(2, 2)}, key)
+    with pytest.raises(ValueError, match="must be finite"):
+        ownership.verify({key.layer: state[key.layer] * math.nan}, key)
+    with pytest.raises(ValueError, match="the text that the key was made for"):
+        ownership.verify(state, key, claim="somebody else's")
