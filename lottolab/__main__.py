@@ -16,5 +16,8 @@ if sys.version_info < (3, 11):  # noqa: UP036 - said before anything can fail
 from lottolab import setup
 
 if __name__ == "__main__":
-    python = setup.ready()
-    sys.exit(subprocess.call([python, "-m", "lottolab.cli", *sys.argv[1:]]))
+    try:
+        python = setup.ready()
+        sys.exit(subprocess.call([python, "-m", "lottolab.cli", *sys.argv[1:]]))
+    except KeyboardInterrupt:
+        sys.exit(130)

@@ -95,8 +95,8 @@ def check(*, dataset, sizes, network, recipe, rewind_at) -> None:
     """Raise ValueError now if a stage would raise it later, before anything runs."""
     settings = train.recipe(recipe)
     require(
-        0 <= rewind_at < settings.epochs,
-        f"rewind_at must be in [0, epochs = {settings.epochs})",
+        type(rewind_at) is int and 0 <= rewind_at < settings.epochs,
+        f"rewind_at must be a whole number in [0, epochs = {settings.epochs})",
         rewind_at,
     )
     require(

@@ -57,9 +57,11 @@ class Recipe:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "milestones", tuple(self.milestones))
-        require(self.epochs >= 1, "epochs must be >= 1", self.epochs)
-        require(self.batch >= 2, "batch must be >= 2", self.batch)
-        require(self.lr > 0, "lr must be > 0", self.lr)
+        for name, low in (("epochs", 1), ("batch", 2), ("crop", 0)):
+            given = getattr(self, name)
+            whole = type(given) is int and given >= low
+            require(whole, f"{name} must be a whole number >= {low}", given)
+        require(0 < self.lr < math.inf, "lr must be > 0 and finite", self.lr)
         require(0 <= self.momentum < 1, "momentum must be in [0, 1)", self.momentum)
         require(self.weight_decay >= 0, "weight_decay must be >= 0", self.weight_decay)
         require(
@@ -67,7 +69,6 @@ class Recipe:
             f"warmup must be in [0, epochs = {self.epochs}]",
             self.warmup,
         )
-        require(self.crop >= 0, "crop must be >= 0", self.crop)
         one_of("optimiser", self.optimiser, ("sgd", "adam"))
         one_of("schedule", self.schedule, ("constant", "step", "cosine"))
 
@@ -155,16 +156,27 @@ def fit(
     device = device or default_device()
     precision = choose_precision(device) if precision == "auto" else precision
     one_of("precision", precision, ("float32", "bfloat16"))
-    masking.check(masks or {}, model.state_dict())
+    weights = dict(model.named_parameters())
+    masking.check(masks or {}, weights)
+    last = recipe.epochs if stop is None else stop
+    require(
+        rewind_at is None or start <= rewind_at <= last,
+        f"rewind_at must be in [{start}, {last}], the epochs that are trained",
+        rewind_at,
+    )
+    masking.apply_(model, masks or {})
     model.to(device, memory_format=torch.channels_last).train()
-    trained = list(parameters or (p for p in model.parameters() if p.requires_grad))
+    if parameters is None:
+        parameters = (p for p in model.parameters() if p.requires_grad)
+    trained = list(parameters)
+    require(bool(trained), "parameters must hold at least one", "none")
     optimiser = _optimiser(recipe, trained)
     batches = Batches(images, labels, recipe, seed, mean_std, device)
     folder = checkpoint or runs.scratch()
     rows, rewind = _resume(folder, model, optimiser)
     if rewind_at == start and not rewind:
         rewind = _copy(model)
-    for epoch in range(start + len(rows), recipe.epochs if stop is None else stop):
+    for epoch in range(start + len(rows), last):
         began = time.perf_counter()
         mean = _epoch(
             model, optimiser, batches, epoch, loss, masks or {}, after_step, precision

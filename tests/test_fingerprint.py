@@ -96,6 +96,7 @@ def test_reaches_through_modules_and_stops_at_plumbing(monkeypatch):
     def rate(self, epoch):
         return 0.0
 
+    rate.__module__ = "lottolab.progress"
     monkeypatch.setattr(progress, "emit", rate)
     monkeypatch.setattr(runs, "scratch", rate)
     assert fingerprint(tickets.dense) == before

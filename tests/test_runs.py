@@ -204,7 +204,11 @@ def test_verifying_stamps_equal_bytes_and_refuses_others(home, monkeypatch):
     place = runs.place(everything, scale=1)
     before = (place / "record.json").read_text()
     changed(monkeypatch, everything)
-    monkeypatch.setattr(everything, "__wrapped__", lambda **_: {"number": 2})
+
+    def other(*, scale: float, n=3):
+        return {"number": 2}
+
+    monkeypatch.setattr(everything, "__wrapped__", other)
     with runs.verifying(), pytest.raises(runs.NotReproduced, match="other bytes"):
         everything(scale=1)
     assert (place / "record.json").read_text() == before

@@ -240,11 +240,17 @@ def test_no_round_is_refused(fits):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"rewind_at": -1}, r"rewind_at must be in \[0, epochs = 3\), got -1"),
-        ({"rewind_at": 3}, r"rewind_at must be in \[0, epochs = 3\), got 3"),
+        (
+            {"rewind_at": -1},
+            r"rewind_at must be a whole number in \[0, epochs = 3\), got -1",
+        ),
+        (
+            {"rewind_at": 3},
+            r"rewind_at must be a whole number in \[0, epochs = 3\), got 3",
+        ),
         ({"recipe": {"batch": 401}}, "at most the training images, 400, got 401"),
         ({"recipe": {"epoch": 3}}, "did you mean epochs"),
-        ({"recipe": {"lr": -1}}, "lr must be > 0, got -1"),
+        ({"recipe": {"lr": -1}}, "lr must be > 0 and finite, got -1"),
         ({"network": {"name": "cnn5"}}, "got 'cnn5'; did you mean cnn4"),
         ({"dataset": "digit"}, "got 'digit'; did you mean digits"),
         ({"sizes": {"train": 1700, "val": 100, "test": 0}}, "not ask for more"),

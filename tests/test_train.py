@@ -76,6 +76,22 @@ def seen(images, labels, settings, seed=0, **options):
 # --- tickets' ground: rewinding and masks
 
 
+def test_the_first_forward_pass_already_sees_the_mask():
+    images, labels = pictures()
+    model = network()
+    name = next(iter(dict(model.named_parameters())))
+    mask = torch.zeros_like(dict(model.named_parameters())[name], dtype=torch.bool)
+    first = []
+
+    def loss(model, x, y, index):
+        first.append(float(dict(model.named_parameters())[name].detach().abs().sum()))
+        return train.cross_entropy(model, x, y, index)
+
+    settings = recipe(epochs=1)
+    train.fit(model, images, labels, settings, seed=0, masks={name: mask}, loss=loss)
+    assert first[0] == 0.0
+
+
 @pytest.mark.parametrize("optimiser", ["sgd", "adam"])
 def test_full_masks_from_the_start_give_the_dense_network(optimiser):
     images, labels = pictures()
@@ -483,16 +499,19 @@ def test_a_training_that_fails_leaves_the_global_generator_alone():
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"epochs": 0}, "epochs must be >= 1, got 0"),
-        ({"batch": 1}, "batch must be >= 2, got 1"),
-        ({"lr": 0}, "lr must be > 0, got 0"),
-        ({"lr": float("nan")}, "lr must be > 0, got nan"),
+        ({"epochs": 0}, "epochs must be a whole number >= 1, got 0"),
+        ({"batch": 1}, "batch must be a whole number >= 2, got 1"),
+        ({"lr": 0}, "lr must be > 0 and finite, got 0"),
+        ({"lr": float("inf")}, "lr must be > 0 and finite, got inf"),
+        ({"epochs": 2.5}, "epochs must be a whole number >= 1, got 2.5"),
+        ({"crop": 1.5}, "crop must be a whole number >= 0, got 1.5"),
+        ({"lr": float("nan")}, "lr must be > 0 and finite, got nan"),
         ({"momentum": 1.0}, r"momentum must be in \[0, 1\), got 1.0"),
         ({"momentum": -0.1}, r"momentum must be in \[0, 1\), got -0.1"),
         ({"weight_decay": -1e-4}, "weight_decay must be >= 0, got -0.0001"),
         ({"warmup": -1}, r"warmup must be in \[0, epochs = 8\], got -1"),
         ({"warmup": 9}, r"warmup must be in \[0, epochs = 8\], got 9"),
-        ({"crop": -1}, "crop must be >= 0, got -1"),
+        ({"crop": -1}, "crop must be a whole number >= 0, got -1"),
         ({"optimiser": "sdg"}, "optimiser .* sgd, adam, got 'sdg'; did you mean sgd"),
         ({"schedule": "cos"}, "schedule .* got 'cos'; did you mean cosine"),
         ({"epoch": 3}, "setting must be one of .*'epoch'; did you mean epochs"),
@@ -533,6 +552,8 @@ def test_bad_images_are_refused(images, labels, message):
         ({"masks": {"conv.weight": LABELS > 0}}, "mask name .* did you mean conv"),
         ({"masks": {"fc.weight": LABELS > 0}}, r"shape \[4, 12\], got \[50\]"),
         ({"masks": {"fc.bias": LABELS[:4]}}, "must be torch.bool, got torch.int64"),
+        ({"rewind_at": 99}, "rewind_at must be in .*, got 99"),
+        ({"parameters": []}, "parameters must hold at least one, got none"),
     ],
 )
 def test_bad_options_are_refused_before_anything_is_trained(options, message):

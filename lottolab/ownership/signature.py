@@ -9,6 +9,7 @@ import functools
 import hashlib
 import json
 import math
+import secrets
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 
@@ -139,6 +140,30 @@ def embed(
     key = replace(key, **_most_similar(alive(masks[layer]), wanted, form))
     changed = _write(masks[layer].clone(), wanted, key, np.random.default_rng(seed))
     return masks | {layer: changed}, key
+
+
+def embed_weights(
+    state: dict[str, Tensor], text: str, *, ecc: str = "H", layer: str | None = None
+) -> tuple[dict[str, Tensor], SignatureKey]:
+    """Write `text` into the zeros of a sparse state dict, with a secret of its own.
+
+    Weights in places that were empty get the mean |w| of their layer and a random
+    sign; the network has to be trained again.
+
+    Raises:
+        ValueError: as `embed`, or no convolution has a zero.
+    """
+    convolutions = {n: w for n, w in state.items() if w.ndim == 4}
+    masks = {name: weights != 0 for name, weights in convolutions.items()}
+    sparse = any(not mask.all() for mask in masks.values())
+    require(sparse, "the network must have pruned weights (zeros)", "a dense network")
+    secret = secrets.token_hex(32)
+    masks, key = embed(masks, text, ecc=ecc, layer=layer, secret=secret)
+    weights, mask = state[key.layer], masks[key.layer]
+    size = weights.abs().sum() / (weights != 0).sum()
+    signs = torch.randint(2, weights.shape) * 2 - 1
+    filled = torch.where(weights == 0, (signs * size).to(weights.dtype), weights)
+    return state | {key.layer: filled * mask}, key
 
 
 def covered(modules: np.ndarray, key: SignatureKey) -> np.ndarray:
