@@ -1,7 +1,7 @@
 """Chapter 1: a lottery ticket proves who owns it (Chen et al., 2021)."""
 
+from lottolab.ownership.key import SignatureKey
 from lottolab.ownership.signature import (
-    SignatureKey,
     Verification,
     calibrate,
     decode,

@@ -7,6 +7,7 @@ import typer
 
 from lottolab import models
 from lottolab.ownership import signature
+from lottolab.ownership.key import SignatureKey
 
 app = typer.Typer(
     help="Sign a sparse network and verify whose it is.", no_args_is_help=True
@@ -42,7 +43,7 @@ def embed(
 @app.command()
 def calibrate(network: Network, key: KeyFile) -> None:
     """Set the key's threshold by the trained, signed network; rewrites the key."""
-    owner = signature.SignatureKey.load(key)
+    owner = SignatureKey.load(key)
     owner = signature.calibrate(models.load_state(network), owner)
     owner.save(key)
     typer.echo(f"{key}: threshold {owner.threshold:.3g} of a channel's largest weight")
@@ -55,7 +56,7 @@ def verify(
     claim: Annotated[str | None, typer.Option(help="the text; else blind")] = None,
 ) -> None:
     """Decide whether a network carries the owner's signature; exit 0 if it does."""
-    owner = signature.SignatureKey.load(key)
+    owner = SignatureKey.load(key)
     found = signature.verify(models.load_state(network), owner, claim=claim)
     typer.echo(
         f"text {found.text!r}, {found.agreement:.1%} of the modules agree, "

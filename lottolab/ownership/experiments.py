@@ -13,6 +13,7 @@ from lottolab import data, predict, runs, tickets
 from lottolab import masks as masking
 from lottolab.checks import one_of
 from lottolab.ownership import qr, signature
+from lottolab.ownership.key import SignatureKey
 
 
 @runs.stage
@@ -44,7 +45,7 @@ def pruning_attack(*, method: str, amount: float, **given) -> dict:
     else:
         masks = masking.random(masks, amount, given["seed"])
     weights = weights | {name: weights[name] * mask for name, mask in masks.items()}
-    key = signature.SignatureKey(**victim["key"])
+    key = SignatureKey(**victim["key"])
     found = signature.verify(weights, key)
     claimed = signature.verify(weights, key, claim=given["text"])
     return {
@@ -63,7 +64,7 @@ def false_claims(*, keys: int, **given) -> dict:
     for the very text that is there.
     """
     victim = signed(**given)
-    key = signature.SignatureKey(**victim["key"])
+    key = SignatureKey(**victim["key"])
     counts = {"read": 0, "accepted blindly": 0, "accepted": 0}
     for other in range(keys):
         theirs = replace(key, secret=f"{given['seed'] * keys + other:064x}")
@@ -84,7 +85,7 @@ def unmarked(networks: list[dict], keys: list[dict], text: str) -> pd.DataFrame:
     rows = []
     for place, network in enumerate(networks):
         for values in keys:
-            key = signature.SignatureKey(**values)
+            key = SignatureKey(**values)
             found = signature.verify(network["weights"], key, claim=text)
             blind = signature.verify(network["weights"], key)
             rows.append((place, found.agreement, found.p_value, found.accepted))

@@ -7,11 +7,9 @@ stream that only the owner's secret gives: to anybody else the bits are fair coi
 
 import functools
 import hashlib
-import json
 import math
 import secrets
-from dataclasses import asdict, dataclass, fields, replace
-from pathlib import Path
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -20,68 +18,9 @@ from torch import Tensor
 
 from lottolab.checks import one_of, require
 from lottolab.ownership import qr
+from lottolab.ownership.key import SignatureKey
 
 ACCEPT = 1e-6  # a claim is made below this p-value
-
-
-@dataclass(frozen=True)
-class SignatureKey:
-    """What the owner keeps: where the signature is and the secret that uncovers it.
-
-    layer: state-dict name of the weight; shape: its outputs and inputs.
-    row, column: the window's first output and input channel.
-    version, ecc, mask: of the QR code, see `qr.Format`.
-    secret: hexadecimal; its stream covers the modules.
-    windows: places that embedding chose from; verification pays for them.
-    threshold: share of an output channel's largest |w| up to which a kernel counts as
-        empty; 0 until `calibrate` sets it.
-    digest: sha256 of the text. Decoding never reads it.
-    """
-
-    layer: str
-    shape: tuple[int, int]
-    row: int
-    column: int
-    version: int
-    ecc: str
-    mask: int
-    secret: str
-    windows: int
-    threshold: float
-    digest: str
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "shape", tuple(self.shape))  # JSON knows lists only
-
-    @property
-    def form(self) -> qr.Format:
-        """Return the format of the code."""
-        return qr.Format(self.version, self.ecc, self.mask)
-
-    def stream(self) -> np.ndarray:
-        """Return the covering bits, one for each data module, bool n."""
-        count = len(qr.places(self.version))
-        raw = hashlib.shake_256(bytes.fromhex(self.secret)).digest(count // 8 + 1)
-        return np.unpackbits(np.frombuffer(raw, dtype=np.uint8))[:count].astype(bool)
-
-    def save(self, path: str | Path) -> None:
-        """Write the key as JSON."""
-        Path(path).write_text(json.dumps(asdict(self), indent=1))
-
-    @classmethod
-    def load(cls, path: str | Path) -> "SignatureKey":
-        """Read a key from JSON.
-
-        Raises:
-            ValueError: the file is no key.
-        """
-        try:
-            values = json.loads(Path(path).read_text())
-            unknown = set(values) ^ {f.name for f in fields(cls)}
-        except (ValueError, TypeError) as error:
-            raise ValueError(f"{path} is no signature key: {error}") from error
-        require(not unknown, f"{path} must have the fields of a key", sorted(unknown))
-        return cls(**values)
 
 
 @dataclass(frozen=True)
