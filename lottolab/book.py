@@ -66,18 +66,22 @@ def provenance(chapter: str, scale: str) -> HTML:
     """Show where the chapter's numbers come from: what ran, when, on what, how long.
 
     The seconds are those of the stages behind the measurements, as they were recorded
-    when each was computed; the memory is that of the largest process.
+    when each was computed; the wall time runs from the start of the first of them to
+    the end of the last; the memory is that of the largest process.
     """
     stages = results.read_stages(chapter, scale)
     measured = results.read(chapter, scale)
     arguments = stages["arguments"].map(pd.io.json.ujson_loads)
+    ends = pd.to_datetime(stages["finished"])
+    wall = ends.max() - (ends - pd.to_timedelta(stages["seconds"], unit="s")).min()
     facts = {
         "data set": _values(a["dataset"] for a in arguments if "dataset" in a),
         "its sha256": _values(d[:16] + " …" for d in stages["data"] if d),
         "seeds": _values(sorted({a["seed"] for a in arguments if "seed" in a})),
-        "measurements": f"{len(measured)}, of {len(stages)} trained networks",
+        "measurements": f"{len(measured)}, on the results of {len(stages)} stages",
         "stale": f"{int(measured['stale'].sum())} of {len(measured)} measurements",
         "computing time": f"{duration(stages['seconds'].sum())}, one thread each",
+        "wall time": duration(wall.total_seconds()),
         "peak memory": f"{stages['peak_mb'].max():,} MB in the largest process",
         "device": _values(stages["device"]),
         "versions": _values(stages["versions"]),

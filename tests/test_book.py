@@ -202,7 +202,7 @@ def test_provenance_adds_up(committed):
     assert facts["data set"] == "fashion-mnist"
     assert facts["its sha256"] == "0123456789abcdef …"
     assert facts["seeds"] == "0, 1, 2, 3"
-    assert facts["measurements"] == f"{len(changed)}, of 4 trained networks"
+    assert facts["measurements"] == f"{len(changed)}, on the results of 4 stages"
     assert facts["stale"] == f"3 of {len(changed)} measurements"
     assert facts["computing time"] == "8 min 22 s, one thread each"  # 50.25 × 10
     assert facts["peak memory"].startswith("1,003 MB")
