@@ -115,8 +115,9 @@ def under_pruning(table: pd.DataFrame) -> Figure:
             look = {"color": colours[method], "linestyle": line, "marker": "o"}
             axis.plot(100 * mean.index, 100 * mean, label=f"{method}, {point}", **look)
         axis.set(xlabel="weights pruned (%)", ylabel=f"{names[metric]} (%)")
-    axes[0].legend(fontsize=8)
-    figure.tight_layout()
+    handles, labels = axes[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="lower center", ncols=4, fontsize=9)
+    figure.tight_layout(rect=(0, 0.08, 1, 1))
     return figure
 
 

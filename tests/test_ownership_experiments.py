@@ -49,6 +49,8 @@ def test_pruning_damages_more_the_more_it_removes(method):
     ]
     agreement = [attack["modules"] for attack in attacks]
     assert agreement[0] == 1.0 > agreement[1] > agreement[2]
+    assert [attack["lost"] for attack in attacks[:1]] == [0.0]
+    assert 0 < attacks[1]["lost"] < attacks[2]["lost"] < 1
     assert attacks[0]["decoded"]
     assert attacks[0]["accepted"]
     assert not attacks[2]["decoded"]

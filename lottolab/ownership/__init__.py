@@ -9,6 +9,7 @@ from lottolab.ownership.signature import (
     extract,
     verify,
 )
+from lottolab.ownership.split import split_key
 
 __all__ = [
     "SignatureKey",
@@ -17,5 +18,6 @@ __all__ = [
     "decode",
     "embed",
     "extract",
+    "split_key",
     "verify",
 ]

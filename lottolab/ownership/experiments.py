@@ -34,8 +34,9 @@ def pruning_attack(*, method: str, amount: float, **given) -> dict:
     """Prune `amount` of the weights of a signed network, by `magnitude` or `random`.
 
     `given` are the arguments of `signed`. Returns the `accuracy` on the test images,
-    the share of data `modules` that still agree, and whether the text is `decoded`
-    and the claim `accepted`, blindly.
+    the share of data `modules` that still agree, whether the text is `decoded`
+    blindly, whether the claim of the text is `accepted`, and the share of the weights
+    that the signature's window `lost`.
     """
     victim = signed(**given)
     weights, masks = victim["weights"], victim["masks"]
@@ -46,13 +47,17 @@ def pruning_attack(*, method: str, amount: float, **given) -> dict:
         masks = masking.random(masks, amount, given["seed"])
     weights = weights | {name: weights[name] * mask for name, mask in masks.items()}
     key = SignatureKey(**victim["key"])
-    found = signature.verify(weights, key)
+    side = key.form.size
+    rows, columns = key.row, key.column
+    window = (slice(rows, rows + side), slice(columns, columns + side))
+    kept = [int(m[key.layer][window].sum()) for m in (masks, victim["masks"])]
     claimed = signature.verify(weights, key, claim=given["text"])
     return {
         "accuracy": accuracy(weights, **given),
         "modules": claimed.agreement,
-        "decoded": found.text == given["text"],
-        "accepted": found.accepted,
+        "decoded": signature.verify(weights, key).text == given["text"],
+        "accepted": claimed.accepted,
+        "lost": 1 - kept[0] / kept[1],
     }
 
 
