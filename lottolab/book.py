@@ -34,6 +34,7 @@ def table(frame: pd.DataFrame, **formats: str) -> HTML:
     for column, form in formats.items():
         cells = [("" if pd.isna(v) else format(v, form)) for v in frame[column]]
         frame[column] = cells
+    frame.columns.name = None  # a pivoted table's would become a column
     html = frame.to_html(index=False, border=0, justify="left", na_rep="")
     return HTML(f'<div class="table-scroll">{html}</div>')
 
