@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 
 import numpy as np
 import pytest
@@ -59,7 +60,12 @@ def test_a_code_is_read_back_and_by_another_reader(text, ecc):
 
 
 def test_zbar_reads_what_is_drawn():
-    pyzbar = pytest.importorskip("pyzbar.pyzbar", exc_type=ImportError)
+    try:
+        from pyzbar import pyzbar
+    except (ImportError, OSError) as error:
+        if os.environ.get("CI") == "true":
+            raise
+        pytest.skip(f"the library zbar is missing: {error}")
     from PIL import Image
 
     modules, form = qr.encode("signature", "H")
