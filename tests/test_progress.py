@@ -285,6 +285,16 @@ def test_a_nested_display_is_silent_and_the_outer_one_sees_its_events(capsys):
     assert "inner" not in said
 
 
+def drained(terminal: int) -> bytes:
+    """Read what was written; a terminal hands it out in pieces."""
+    import select
+
+    pieces = []
+    while select.select([terminal], [], [], 0.5)[0]:
+        pieces.append(os.read(terminal, 100_000))
+    return b"".join(pieces)
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no pty")
 @pytest.mark.parametrize("columns", [40, 0])
 def test_on_a_terminal_one_line_is_redrawn(monkeypatch, columns):
