@@ -314,7 +314,7 @@ def test_on_a_terminal_one_line_is_redrawn(monkeypatch, columns):
             progress.emit("message", text="a file is damaged")
             until(lambda: state.messages)
             time.sleep(0.1)
-        drawn = os.read(ours, 100_000).decode()
+        drawn = drained(ours).decode()
     os.close(ours)
     first, *pieces = drawn.split("\r\x1b[K")
     assert first == ""
