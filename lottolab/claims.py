@@ -16,8 +16,11 @@ tells readers what a row was measured for.
     less      a − b     interval below −margin    interval above −margin
     at_least  a         interval not below value  interval below value
     at_most   a         interval not above value  interval above value
+    every     a         a = value in each         a ≠ value in one
 
-Otherwise, or with fewer than three seeds, it is inconclusive. A negative margin for
+`every` is for what happens or does not, and prints the share of networks with its exact
+binomial interval, which says how far three cases reach. Otherwise, or with fewer than
+three seeds, it is inconclusive. A negative margin for
 greater or less asks for "not worse": greater with −0.01 is reproduced if a is shown to
 be at most 0.01 below b.
 
@@ -190,14 +193,23 @@ def _decide(test: Criterion, table: pd.DataFrame, claim: str) -> Verdict:
     try:
         arms = [row["value"].astype(float).to_dict() for row in rows]
         x = stats.paired_by(*arms) if len(arms) == 2 else [*arms[0].values()]
-        interval = stats.mean_interval(x)
+        interval = _interval(test, x)
         word, detail = _word(test, x, interval)
     except ValueError as error:
         raise ClaimError(f"claim {claim}: {_asked(test)}: {error}") from error
     means = [f"{np.mean([*arm.values()]):.{interval.decimals}f}" for arm in arms]
     ours = f"{' − '.join(means)} = {interval}" if len(arms) == 2 else str(interval)
+    if test.kind == "every":
+        ours = f"{round(interval.estimate * len(x))} of {len(x)}; share {interval}"
     stale = any(str(cell) == "True" for row in rows for cell in row.get("stale", ()))
     return Verdict(word, f"{_asked(test)}: {detail}", ours, (interval,), len(x), stale)
+
+
+def _interval(test: Criterion, x: Sequence[float]) -> stats.Interval:
+    """Return the mean of x with its interval or, for `every`, the share of hits."""
+    if test.kind != "every":
+        return stats.mean_interval(x)
+    return stats.binomial_interval(sum(v == test.value for v in x), len(x))
 
 
 def _word(test: Criterion, x: Sequence[float], ci: stats.Interval) -> tuple[str, str]:
@@ -214,6 +226,7 @@ def _word(test: Criterion, x: Sequence[float], ci: stats.Interval) -> tuple[str,
         "less": (ci.high < -margin, ci.low > -margin),
         "at_least": (ci.low >= value, ci.high < value),
         "at_most": (ci.high <= value, ci.low > value),
+        "every": (ci.estimate == 1, ci.estimate < 1),
     }[test.kind]
     word = REPRODUCED if holds else REFUTED if fails else INCONCLUSIVE
     return word, word + detail
@@ -231,6 +244,7 @@ def _asked(test: Criterion) -> str:
         "less": f"{a} < {b}{back if test.margin else ''}",
         "at_least": f"{a} ≥ {test.value:g}",
         "at_most": f"{a} ≤ {test.value:g}",
+        "every": f"{a} = {test.value:g} in every network",
     }[test.kind]
 
 

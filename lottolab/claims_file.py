@@ -14,7 +14,8 @@ The file is a list of claims:
           margin: 0.01
 
 `equal`, `greater` and `less` compare `a` with `b`; `margin` is > 0 for `equal`, and 0
-unless given for the other two. `at_least` and `at_most` compare `a` with `value`.
+unless given for the other two. `at_least` and `at_most` compare `a` with `value`, and
+`every` asks that `a` is `value` (1 for yes, 0 for no) in each single network.
 """
 
 import math
@@ -45,6 +46,7 @@ KINDS = {
     "less": ({"b"}, {"margin"}),
     "at_least": ({"value"}, set()),
     "at_most": ({"value"}, set()),
+    "every": ({"value"}, set()),
 }
 
 
