@@ -57,8 +57,8 @@ def _reached(node: ast.AST, scope: dict, found: dict[str, str], words: frozenset
     scope = scope | _local_imports(node)
     things = []
     for name, value, home in _named(node, scope):
+        value = inspect.unwrap(value) if callable(value) else value
         if inspect.isfunction(value) or inspect.isclass(value):
-            value = inspect.unwrap(value)
             full = f"{value.__module__}.{value.__qualname__}"
             if _is_ours(value.__module__) and full not in NAMED_BY_CHECKSUM:
                 things.append(value)

@@ -104,6 +104,7 @@ class CNN4(nn.Module):
 
 
 MODELS = {
+    "resnet8": functools.partial(resnet_cifar, 8),
     "resnet20": functools.partial(resnet_cifar, 20),
     "resnet32": functools.partial(resnet_cifar, 32),
     "resnet44": functools.partial(resnet_cifar, 44),

@@ -4,14 +4,17 @@ Beside `<scale>.csv` stands `<scale>.stages.csv`, a row for each stage that a
 measurement comes from, with all that is needed to run it again and compare.
 """
 
+import itertools
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
 
-from lottolab import runs, store
+from lottolab import jobs, runs, store
 
+Asked = tuple[dict, Callable, dict]  # columns of the rows, a stage, its arguments
 COMMITTED = Path(__file__).resolve().parents[1] / "data" / "results"
 FOLDER = "LOTTOLAB_RESULTS"
 PROVENANCE = ["seconds", "device", "versions", "fingerprint", "stage"]
@@ -39,6 +42,48 @@ def row(stage, setting: dict, *, metric: str, value: float, claim="", **columns)
     row = {"claim": claim, **columns, "metric": metric, "value": value, "seed": seed}
     place = f"{record['stage']}/{runs.place(stage, **setting).name}"
     return row | {k: record[k] for k in PROVENANCE[:-1]} | {"stage": place}
+
+
+def cross(
+    stage: Callable, settings: list[dict], columns: dict | None = None, **axes
+) -> list[Asked]:
+    """Ask a stage for every combination of the values of `axes`, at each setting.
+
+    An axis is an argument of the stage and a column of its rows; `columns` are more of
+    these. What comes back goes to `measure`.
+
+    >>> asked = cross(print, [{"seed": 0}], {"arm": "locked"}, share=(0.1, 0.5))
+    >>> [(columns["share"], given) for columns, _, given in asked]
+    [(0.1, {'seed': 0, 'share': 0.1}), (0.5, {'seed': 0, 'share': 0.5})]
+    """
+    points = itertools.product(*axes.values())
+    values = [dict(zip(axes, point, strict=True)) for point in points]
+    shared = columns or {}
+    return [(shared | v, stage, given | v) for v in values for given in settings]
+
+
+def measure(asked: list[Asked]) -> list[dict]:
+    """Compute what is asked for side by side; return a row for each measurement.
+
+    Measurements are a result's `metrics`, numbers by name, or the accuracies of a
+    trained network, whose `density` becomes a column.
+
+    Args:
+        asked: for each stage the columns of its rows (`arm` …), the stage and its
+            arguments, as `cross` makes them.
+    """
+    outcomes = jobs.compute([(stage, given) for _, stage, given in asked])
+    rows = []
+    for (columns, stage, given), outcome in zip(asked, outcomes, strict=True):
+        accuracy = outcome.get("accuracy", {})
+        metrics = outcome.get("metrics") or {
+            f"{k}_accuracy": accuracy[k] for k in accuracy
+        }
+        more = {"density": outcome["density"]} if "density" in outcome else {}
+        for metric, value in metrics.items():
+            marks = columns | more | {"metric": metric, "value": value}
+            rows.append(row(stage, given, **marks))
+    return rows
 
 
 def write(chapter: str, scale: str, rows: list[dict]) -> pd.DataFrame:

@@ -13,6 +13,9 @@ Each returns `weights` and `masks`, the `history` of the training, and `accuracy
 `val` and `test` in [0, 1], with the `density` of the prunable weights.
 """
 
+import math
+
+import pandas as pd
 from torch import Tensor, nn
 
 from lottolab import data, models, predict, runs, train
@@ -33,40 +36,72 @@ def dense(*, dataset, sizes, network, recipe, rewind_at, seed) -> dict:
 
 
 @runs.stage
-def iterative(*, rate: float, rounds: int, **setting) -> dict:
-    """Prune `rate` of what is left, rewind, retrain; do that `rounds` times.
+def iterative(*, rates: list[float], **setting) -> dict:
+    """Prune a rate of what is left, rewind, retrain; do that for each of `rates`.
 
     Iterative magnitude pruning with late rewinding (Frankle & Carbin
     2019; Frankle et al. 2020), one threshold for all prunable layers.
-    One round is one-shot pruning.
+    One rate is one-shot pruning.
     """
-    require(rounds >= 1, "rounds must be >= 1", rounds)
+    require(len(rates) >= 1, "rates must hold at least one pruning rate", rates)
     start = parent = dense(**setting)
-    if rounds > 1:
-        parent = iterative(rate=rate, rounds=rounds - 1, **setting)
-    masks = masking.magnitude(parent["weights"], parent["masks"], rate)
+    if len(rates) > 1:
+        parent = iterative(rates=rates[:-1], **setting)
+    masks = masking.magnitude(parent["weights"], parent["masks"], rates[-1])
     return retrain(start["rewind"], masks, **setting)
 
 
 @runs.stage
-def random_mask(*, rate: float, rounds: int, **setting) -> dict:
+def extreme(
+    *, rates: list[float], tolerance: float, least: float, limit: int, **setting
+) -> dict:
+    """Search the sparsest ticket that matches: when one does not, prune more gently.
+
+    Prune by the first of `rates` until a ticket's validation accuracy is
+    more than `tolerance` below the dense network's, go back one step and
+    on with the next rate (Chen et al. 2021, section 4.1). At most `limit`
+    tickets are trained, none of them sparser than the density `least`.
+
+    Returns `rates`, those that lead from the dense network to the extreme
+    ticket (the first alone where not even that one matches, and `found` is
+    False then), and `steps`, a row for each ticket that was tried.
+    """
+    floor = dense(**setting)["accuracy"]["val"] - tolerance
+    taken, steps = [], []
+    for rate in rates:
+        left = math.prod(1 - r for r in taken) * (1 - rate)
+        while len(steps) < limit and left >= least:
+            ticket = iterative(rates=[*taken, rate], **setting)
+            value = ticket["accuracy"]["val"]
+            steps.append((rate, ticket["density"], value, value >= floor))
+            if value < floor:
+                break
+            taken.append(rate)
+            left *= 1 - rate
+    columns = ["rate", "density", "val_accuracy", "matches"]
+    table = pd.DataFrame(steps, columns=columns)
+    return {"rates": taken or rates[:1], "found": bool(taken), "steps": table}
+
+
+@runs.stage
+def random_mask(*, rates: list[float], **setting) -> dict:
     """Control: the ticket's rewound weights under a mask drawn at random.
 
     The mask keeps as many weights in each layer as the ticket's.
     """
-    ticket = iterative(rate=rate, rounds=rounds, **setting)
+    ticket = iterative(rates=rates, **setting)
     masks = masking.shuffled(ticket["masks"], setting["seed"])
     return retrain(dense(**setting)["rewind"], masks, **setting)
 
 
 @runs.stage
-def new_initialisation(*, rate: float, rounds: int, **setting) -> dict:
+def new_initialisation(*, rates: list[float], **setting) -> dict:
     """Control: the ticket's mask on weights of another initialisation.
 
     These train densely up to epoch `rewind_at` too, so that only their
     origin differs.
     """
-    ticket = iterative(rate=rate, rounds=rounds, **setting)
+    ticket = iterative(rates=rates, **setting)
     parts, seed = read(**setting), setting["seed"]
     other = build(parts=parts, **setting | {"seed": seed + 1_000_000})
     recipe, stop = train.recipe(setting["recipe"]), setting["rewind_at"]
@@ -74,7 +109,13 @@ def new_initialisation(*, rate: float, rounds: int, **setting) -> dict:
     return retrain(other.state_dict(), ticket["masks"], **setting)
 
 
-def retrain(state: dict[str, Tensor], masks: dict[str, Tensor], **setting) -> dict:
+def retrain(
+    state: dict[str, Tensor],
+    masks: dict[str, Tensor],
+    *,
+    loss: train.Loss = train.cross_entropy,
+    **setting,
+) -> dict:
     """Train from `state`, the end of epoch `rewind_at`, under `masks`."""
     parts = read(**setting)
     model = build(parts=parts, **setting)
@@ -86,6 +127,7 @@ def retrain(state: dict[str, Tensor], masks: dict[str, Tensor], **setting) -> di
         train.recipe(setting["recipe"]),
         seed=setting["seed"],
         masks=masks,
+        loss=loss,
         start=setting["rewind_at"],
     )
     return judge(model, masks, parts, fitted)
@@ -125,15 +167,17 @@ def build(*, network: dict, parts: dict, seed: int, **_) -> nn.Module:
 
 def judge(model: nn.Module, masks: dict, parts: dict, fitted: train.Fit) -> dict:
     """Return what the stages return of a trained network."""
-    scale = data.normalisation(parts["train"][0])
-    accuracy = {}
-    for name in ("val", "test"):
-        images, labels = parts[name]
-        accuracy[name] = predict.accuracy(predict.logits(model, images, scale), labels)
     return {
         "weights": {k: v.cpu() for k, v in model.state_dict().items()},
         "masks": masks,
         "history": fitted.history,
-        "accuracy": accuracy,
+        "accuracy": {part: accuracy(model, parts, part) for part in ("val", "test")},
         "density": masking.density(masks),
     }
+
+
+def accuracy(model: nn.Module, parts: dict, part: str = "test") -> float:
+    """Return a network's accuracy on one of the parts, in [0, 1]."""
+    images, labels = parts[part]
+    scale = data.normalisation(parts["train"][0])
+    return predict.accuracy(predict.logits(model, images, scale), labels)

@@ -41,7 +41,7 @@ def claim(*tests: Criterion, **changes) -> Claim:
 
 
 def word(kind: str, table: pd.DataFrame, **line) -> str:
-    b = None if kind.startswith("at_") else B
+    b = B if kind in ("equal", "greater", "less") else None
     return claims.judge(claim(Criterion(kind, A, b, **line)), table).word
 
 
@@ -78,6 +78,27 @@ def test_examples_in_docstrings_run():
 )
 def test_pairs_are_judged_in_each_direction(kind, margin, difference, expected):
     assert word(kind, pair(difference), margin=margin) == expected
+
+
+@pytest.mark.parametrize(
+    ("values", "value", "expected"),
+    [
+        ([1, 1, 1], 1, "reproduced"),
+        ([1, 0, 1], 1, "refuted"),
+        ([0, 0, 0], 0, "reproduced"),
+        ([0, 0, 1], 0, "refuted"),
+        ([1, 1], 1, "inconclusive"),
+    ],
+)
+def test_every_asks_each_single_network(values, value, expected):
+    test = Criterion("every", A, value=value)
+    found = claims.judge(claim(test), arm("ticket", values))
+    assert found.word == expected
+    hits, n = sum(v == value for v in values), len(values)
+    exact = scipy_stats.binomtest(hits, n).proportion_ci(method="exact")
+    (interval,) = found.intervals
+    assert (interval.low, interval.high) == pytest.approx((exact.low, exact.high))
+    assert found.ours.startswith(f"{hits} of {n}; share")
 
 
 @pytest.mark.parametrize(

@@ -76,6 +76,11 @@ def test_changes(print_of, changes):
     assert print_of() != print_of(**changes)
 
 
+def test_a_cached_function_counts(print_of):
+    cached = "import functools\n\n\n@functools.cache\ndef leaf(x):\n    return x + "
+    assert print_of(leaf=cached + "1\n") != print_of(leaf=cached + "2\n")
+
+
 def test_only_the_named_entries_of_a_table_count(print_of):
     wider = {
         "table": "def one(x):\n    return x\n\n\ndef two(x):\n    return 2\n\n\n"

@@ -36,7 +36,7 @@ def computed(tmp_path_factory):
         patch.setenv("LOTTOLAB_STORE", str(home / "store"))
         patch.setenv("LOTTOLAB_RESULTS", str(home / "data/results"))
         rows = [row for seed in (2, 1, 3) for row in measured(tickets.dense, seed)]
-        rows += measured(tickets.iterative, 1, rate=0.5, rounds=1)
+        rows += measured(tickets.iterative, 1, rates=[0.5])
         results.write("ownership", "smoke", rows)
     return home
 
@@ -178,6 +178,108 @@ def test_a_table_appears_whole_or_not_at_all(home, monkeypatch):
     with pytest.raises(OSError, match="no space"):
         results.write("ownership", "smoke", rows)
     assert [path.read_bytes() for path in tables(home)] == before
+
+
+# Asking and measuring.
+
+
+@runs.stage
+def powers(*, x, seed):
+    """Return two measurements, and more that is none."""
+    found = {"accuracy": {"test": 0.5}, "density": 1 / x, "weights": [x]}
+    return found | {"metrics": {"square": x * x, "cube": x**3 + seed}}
+
+
+@runs.stage
+def line(*, x, seed):
+    return {"metrics": {"double": 2 * x}}
+
+
+def test_a_cross_asks_for_each_combination_at_each_setting():
+    settings = [{"seed": 0, "share": 9, "rates": [0.5]}, {"seed": 1}]
+    columns = {"arm": "locked"}
+    axes = {"share": (0.1, 0.5), "score": ("ewp", "random", "magnitude")}
+    asked = results.cross(print, settings, columns, **axes)
+    assert len(asked) == 2 * 3 * 2
+    expected = [
+        (
+            {"arm": "locked", "share": share, "score": score},
+            print,
+            setting | {"share": share, "score": score},
+        )
+        for share in axes["share"]
+        for score in axes["score"]
+        for setting in settings
+    ]
+    for one in expected:
+        assert asked.count(one) == 1
+    assert settings == [{"seed": 0, "share": 9, "rates": [0.5]}, {"seed": 1}]
+    assert columns == {"arm": "locked"}
+
+
+def test_a_cross_without_axes_asks_once_a_setting():
+    settings = [{"seed": 0}, {"seed": 1}]
+    assert results.cross(print, settings) == [({}, print, s) for s in settings]
+    assert results.cross(print, [], share=(0.1, 0.5)) == []
+    assert results.cross(print, settings, share=()) == []
+
+
+def test_what_is_measured_is_what_the_stages_returned(home, monkeypatch):
+    monkeypatch.setenv("LOTTOLAB_JOBS", "1")
+    seeds = [{"seed": 5}, {"seed": 4}]
+    asked = results.cross(powers, seeds, {"arm": "a", "claim": "c"}, x=(2, 4))
+    asked += results.cross(line, seeds[:1], {"arm": "b"}, x=(3,))
+    rows = results.measure(asked)
+    table = [
+        (row["arm"], row["claim"], row["x"], row["seed"], row["metric"], row["value"])
+        for row in rows
+    ]
+    assert table == [
+        ("a", "c", x, seed, metric, value)
+        for x in (2, 4)
+        for seed in (5, 4)
+        for metric, value in (("square", x * x), ("cube", x**3 + seed))
+    ] + [("b", "", 3, 5, "double", 6)]
+    assert [row.get("density") for row in rows] == [0.5] * 4 + [0.25] * 4 + [None]
+    for row in rows:
+        stage = powers if row["arm"] == "a" else line
+        record = runs.record(stage, x=row["x"], seed=row["seed"])
+        kept = {k: row[k] for k in ("seconds", "device", "versions", "fingerprint")}
+        assert kept == {k: record[k] for k in kept}
+        place = runs.place(stage, x=row["x"], seed=row["seed"])
+        assert runs.root() / row["stage"] == place
+    assert results.measure([]) == []
+
+
+def test_the_accuracies_of_a_network_are_measurements(home, monkeypatch):
+    monkeypatch.setenv("LOTTOLAB_JOBS", "1")
+    settings = [SETTING | {"seed": seed} for seed in (3, 1)]
+    asked = results.cross(tickets.dense, settings, {"arm": "dense"})
+    asked += results.cross(
+        tickets.iterative, settings[1:], {"arm": "ticket"}, rates=([0.5],)
+    )
+    rows = results.measure(asked)
+    outcomes = [stage(**given) for _, stage, given in asked]
+    found = [(row["metric"], row["value"], row["density"]) for row in rows]
+    assert found == [
+        (f"{part}_accuracy", outcome["accuracy"][part], outcome["density"])
+        for outcome in outcomes
+        for part in ("val", "test")
+    ]
+    assert [row["seed"] for row in rows] == [3, 3, 1, 1, 1, 1]
+    assert [row["density"] < 0.51 for row in rows] == [False] * 4 + [True] * 2
+    monkeypatch.setenv("LOTTOLAB_RESULTS", str(home / "running"))
+    written = results.write("ownership", "smoke", rows)
+    assert written["value"].tolist() == [row["value"] for row in rows]
+    assert written["arm"].tolist() == ["dense"] * 4 + ["ticket"] * 2
+    assert not written["stale"].any()
+
+
+def test_what_fails_is_not_passed_over(home, monkeypatch):
+    monkeypatch.setenv("LOTTOLAB_JOBS", "1")
+    asked = results.cross(powers, [{"seed": 0}], x=(1, 0))
+    with pytest.raises(ZeroDivisionError):
+        results.measure(asked)
 
 
 # Verification.

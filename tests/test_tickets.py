@@ -52,7 +52,7 @@ def rounds(dense, fits):
     found = {}
     for r in (1, 2, 3):
         fits.clear()
-        ticket = tickets.iterative(rate=RATE, rounds=r, **SETTING)
+        ticket = tickets.iterative(rates=[RATE] * r, **SETTING)
         found[r] = ticket, list(fits)
     return found
 
@@ -125,7 +125,7 @@ def test_the_rewind_state_is_the_dense_network_after_that_epoch(dense):
 
 def test_rewinding_to_the_initialisation(fits):
     setting = SETTING | {"rewind_at": 0, "recipe": {"epochs": 1, "batch": 50}}
-    ticket = tickets.iterative(rate=0.5, rounds=1, **setting)
+    ticket = tickets.iterative(rates=[0.5], **setting)
     model = models.build("cnn4", channels=1, classes=10, width=4, size=8, seed=0)
     assert same(fits[-1]["state"], product(model.state_dict(), ticket["masks"]))
     assert fits[-1]["start"] == 0
@@ -159,7 +159,7 @@ def test_a_name_and_a_dict_mean_the_same_data_set(dense):
 def test_a_random_mask_keeps_the_layers_counts_elsewhere(dense, rounds, fits):
     ticket, _ = rounds[2]
     fits.clear()
-    control = tickets.random_mask(rate=RATE, rounds=2, **SETTING)
+    control = tickets.random_mask(rates=[RATE, RATE], **SETTING)
     assert masks.sizes(control["masks"]) == masks.sizes(ticket["masks"])
     for name in PRUNABLE:
         mask, other = control["masks"][name], ticket["masks"][name]
@@ -176,7 +176,7 @@ def test_a_random_mask_keeps_the_layers_counts_elsewhere(dense, rounds, fits):
 def test_a_new_initialisation_wears_the_tickets_mask(dense, rounds, fits):
     ticket, _ = rounds[2]
     fits.clear()
-    control = tickets.new_initialisation(rate=RATE, rounds=2, **SETTING)
+    control = tickets.new_initialisation(rates=[RATE, RATE], **SETTING)
     assert same(control["masks"], ticket["masks"])
     first, second = fits
     fresh = models.build(
@@ -214,26 +214,61 @@ def test_no_image_is_in_two_parts():
 def test_more_rounds_reuse_the_stored_ones(rounds, fits):
     def records():
         return [
-            runs.record(tickets.iterative, rate=RATE, rounds=r, **SETTING)
+            runs.record(tickets.iterative, rates=[RATE] * r, **SETTING)
             for r in (1, 2, 3)
         ]
 
     before = records()
     fits.clear()
-    tickets.iterative(rate=RATE, rounds=3, **SETTING)
+    tickets.iterative(rates=[RATE, RATE, RATE], **SETTING)
     assert not fits
-    tickets.iterative(rate=RATE, rounds=4, **SETTING)
+    tickets.iterative(rates=[RATE, RATE, RATE, RATE], **SETTING)
     assert len(fits) == 1
     assert records() == before
     fits.clear()
-    tickets.iterative(rate=0.4, rounds=2, **SETTING)  # another rate shares the dense
+    tickets.iterative(rates=[0.4, 0.4], **SETTING)  # another rate shares the dense
     assert len(fits) == 2
+
+
+@pytest.mark.parametrize("tolerance", [0.0, 0.05, 1.0])
+def test_the_search_steps_back_and_prunes_more_gently(dense, fits, tolerance):
+    asked = {"rates": [0.6, 0.3], "tolerance": tolerance, "least": 0.0, "limit": 6}
+    found = tickets.extreme(**asked, **SETTING)
+    steps, floor = found["steps"], dense["accuracy"]["val"] - tolerance
+    # Followed by hand from what it tried: only what matches is kept, a rate is given
+    # up at its first failure, and each try is the ticket of the rates kept so far.
+    kept, over = [], set()
+    for step in steps.itertuples():
+        assert step.rate not in over
+        ticket = tickets.iterative(rates=[*kept, step.rate], **SETTING)
+        assert step.density == ticket["density"]
+        assert step.val_accuracy == ticket["accuracy"]["val"]
+        assert step.matches == (ticket["accuracy"]["val"] >= floor)
+        if step.matches:
+            kept.append(step.rate)
+        else:
+            over.add(step.rate)
+    assert len(steps) == 6 or over == {0.6, 0.3}
+    assert found["found"] == bool(kept)
+    assert found["rates"] == (kept or [0.6])
+    if tolerance == 1:
+        assert kept == [0.6] * 6
+    fits.clear()
+    tickets.extreme(**asked, **SETTING)
+    assert not fits
+
+
+def test_the_search_tries_nothing_sparser_than_it_may(fits):
+    asked = {"rates": [0.6, 0.3], "tolerance": 1.0, "least": 0.1, "limit": 9}
+    found = tickets.extreme(**asked, **SETTING)
+    assert found["rates"] == [0.6, 0.6, 0.3]  # 0.4 · 0.4 · 0.7 = 0.112
+    assert found["steps"]["matches"].all()
 
 
 def test_no_round_is_refused(fits):
     fits.clear()
-    with pytest.raises(ValueError, match="rounds must be >= 1, got 0"):
-        tickets.iterative(rate=RATE, rounds=0, **SETTING)
+    with pytest.raises(ValueError, match="rates must hold at least one pruning rate"):
+        tickets.iterative(rates=[], **SETTING)
     assert not fits
 
 
