@@ -75,52 +75,6 @@ def against_density(table: pd.DataFrame, *, paper: tuple[float, float]) -> Figur
     return figure
 
 
-def modules(before, after, window: tuple[int, int, int]) -> Figure:
-    """Draw a layer's kernels before and after signing: dark = alive.
-
-    Args:
-        before, after: bool outputs × inputs. window: first row, first column and side
-            of the signature's square, which is outlined.
-    """
-    figure, axes = plt.subplots(1, 3, figsize=(7.2, 2.9))
-    titles = ["before", "after", "changed"]
-    pictures = [before, after, before != after]
-    for axis, title, picture in zip(axes, titles, pictures, strict=True):
-        axis.imshow(~picture, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
-        row, column, side = window
-        corner = (column - 0.5, row - 0.5)
-        frame = {"fill": False, "edgecolor": COLOURS["random mask"], "linewidth": 1.5}
-        axis.add_patch(plt.Rectangle(corner, side, side, **frame))
-        axis.set(title=title, xlabel="input channel", xticks=[], yticks=[])
-    axes[0].set_ylabel("output channel")
-    figure.tight_layout()
-    return figure
-
-
-def under_pruning(table: pd.DataFrame) -> Figure:
-    """Draw what pruning does to a signed network: its accuracy and its signature.
-
-    Args:
-        table: rows with `method`, `amount` (0 to 1), `point`, `metric` (`test_accuracy`
-            or `modules`, both in [0, 1]), `seed` and `value`. Means over seeds.
-    """
-    figure, axes = plt.subplots(1, 2, figsize=(7.2, 3.4), sharex=True)
-    names = {"test_accuracy": "test accuracy", "modules": "modules that agree"}
-    colours = {"magnitude": COLOURS["ticket"], "random": COLOURS["random mask"]}
-    for axis, metric in zip(axes, names, strict=True):
-        here = table[table["metric"] == metric]
-        for (method, point), group in here.groupby(["method", "point"]):
-            mean = group.groupby("amount")["value"].mean()
-            line = "-" if "extreme" in point else "--"
-            look = {"color": colours[method], "linestyle": line, "marker": "o"}
-            axis.plot(100 * mean.index, 100 * mean, label=f"{method}, {point}", **look)
-        axis.set(xlabel="weights pruned (%)", ylabel=f"{names[metric]} (%)")
-    handles, labels = axes[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="lower center", ncols=4, fontsize=9)
-    figure.tight_layout(rect=(0, 0.08, 1, 1))
-    return figure
-
-
 def summary(table: pd.DataFrame) -> pd.DataFrame:
     """Return what `against_density` draws as numbers: a row an arm and density.
 

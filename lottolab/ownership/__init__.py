@@ -1,7 +1,9 @@
 """Chapter 1: a lottery ticket proves who owns it (Chen et al., 2021)."""
 
-from lottolab.ownership.key import SignatureKey
+from lottolab.ownership.alignment import align
+from lottolab.ownership.key import SignatureKey, commit
 from lottolab.ownership.signature import (
+    Decoded,
     Verification,
     calibrate,
     decode,
@@ -10,14 +12,21 @@ from lottolab.ownership.signature import (
     verify,
 )
 from lottolab.ownership.split import split_key
+from lottolab.ownership.triggers import Triggers, TriggerVerification, verify_triggers
 
 __all__ = [
+    "Decoded",
     "SignatureKey",
+    "TriggerVerification",
+    "Triggers",
     "Verification",
+    "align",
     "calibrate",
+    "commit",
     "decode",
     "embed",
     "extract",
     "split_key",
     "verify",
+    "verify_triggers",
 ]

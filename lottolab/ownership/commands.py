@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from lottolab import models
-from lottolab.ownership import signature
+from lottolab.ownership import alignment, signature
 from lottolab.ownership.key import SignatureKey
 
 app = typer.Typer(
@@ -54,12 +54,39 @@ def verify(
     network: Network,
     key: KeyFile,
     claim: Annotated[str | None, typer.Option(help="the text; else blind")] = None,
+    reference: Annotated[
+        Path | None, typer.Option(help="your ticket before it was signed")
+    ] = None,
 ) -> None:
-    """Decide whether a network carries the owner's signature; exit 0 if it does."""
+    """Decide whether a network carries the owner's signature; exit 0 if it does.
+
+    With a reference the channels are brought into its order first. The p-value is
+    valid only if it was fixed before the key's secret was drawn.
+    """
     owner = SignatureKey.load(key)
-    found = signature.verify(models.load_state(network), owner, claim=claim)
+    state = models.load_state(network)
+    twin = models.load_state(reference) if reference else None
+    found = signature.verify(state, owner, claim=claim, reference=twin)
     typer.echo(
         f"text {found.text!r}, {found.agreement:.1%} of the modules agree, "
         f"p = {found.p_value:.2g}: {'accepted' if found.accepted else 'not accepted'}"
     )
     raise typer.Exit(0 if found.accepted else 1)
+
+
+@app.command()
+def align(
+    network: Network,
+    reference: Annotated[Path, typer.Option(help="whose order the channels get")],
+    output: Annotated[Path, typer.Option(help="the realigned weights")],
+) -> None:
+    """Bring a network's channels into the order and scale of another's.
+
+    The output is for comparing weights and reading signatures; it holds no batch norm
+    and cannot be run.
+    """
+    if output.exists():
+        raise ValueError(f"{output} exists; name another file or remove it")
+    suspect, ours = models.load_state(network), models.load_state(reference)
+    models.save(alignment.align(suspect, ours), output)
+    typer.echo(f"{output}: in the order of {reference}")

@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 import numpy as np
+from torch import Tensor
 
 from lottolab.checks import require
 from lottolab.ownership import qr
@@ -45,6 +46,17 @@ class SignatureKey:
         """Return the format of the code."""
         return qr.Format(self.version, self.ecc, self.mask)
 
+    @property
+    def window(self) -> tuple[slice, slice]:
+        """Return the rows and columns of the layer's kernels that hold the code."""
+        side = self.form.size
+        rows = slice(self.row, self.row + side)
+        return rows, slice(self.column, self.column + side)
+
+    def fits(self, state: dict[str, Tensor]) -> bool:
+        """Does the network have the layer that the key is for, in the same shape?"""
+        return self.layer in state and tuple(state[self.layer].shape[:2]) == self.shape
+
     def stream(self) -> np.ndarray:
         """Return the covering bits, one for each data module, bool n."""
         count = len(qr.places(self.version))
@@ -69,3 +81,17 @@ class SignatureKey:
             raise ValueError(f"{path} is no signature key: {error}") from error
         require(not unknown, f"{path} must have the fields of a key", sorted(unknown))
         return cls(**values)
+
+
+def commit(key: SignatureKey, text: str, *, nonce: str) -> str:
+    """Return a hash that binds the owner to key and text and tells nothing of them.
+
+    Published with a date before the network is, it settles who came first. `nonce` is
+    random, kept and shown with the key: without it short texts could be guessed.
+
+    Raises:
+        ValueError: the nonce has fewer than 16 characters.
+    """
+    require(len(nonce) >= 16, "nonce must have at least 16 characters", len(nonce))
+    content = json.dumps([asdict(key), text, nonce], sort_keys=True)
+    return hashlib.sha256(content.encode()).hexdigest()

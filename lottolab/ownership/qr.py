@@ -40,6 +40,14 @@ class Format:
         return 17 + 4 * self.version
 
 
+@dataclass(frozen=True)
+class Decoded:
+    """What was read: the text, None if it cannot be read, and the bytes corrected."""
+
+    text: str | None
+    corrected: int
+
+
 def encode(
     text: str,
     ecc: str = "H",
@@ -108,21 +116,19 @@ def places(version: int) -> np.ndarray:
 def bits(modules: np.ndarray, form: Format) -> np.ndarray:
     """Read the data modules in order and take the mask off, bool n."""
     where = places(form.version)
-    mask = util.mask_func(form.mask)
-    flipped = np.array([mask(int(r), int(c)) for r, c in where])
-    return modules[where[:, 0], where[:, 1]] ^ flipped
+    return modules[where[:, 0], where[:, 1]] ^ _mask(form)
 
 
 def decode(
     modules: np.ndarray, form: Format, doubt: np.ndarray | None = None
-) -> tuple[str, int] | None:
-    """Read the text of a matrix and how many bytes were corrected; None if it fails.
+) -> Decoded:
+    """Read the text of a matrix and how many bytes had to be corrected.
 
     Args:
         modules: bool size×size; only the data modules are looked at.
-        doubt: how doubtful each module is, float size×size, larger is worse. Bytes
-            are erased from the most doubtful on, two at a time, until a block decodes;
-            without it only errors are corrected.
+        doubt: how doubtful each module is, float size×size, larger is worse; at best
+            the probability that it is wrong. Bytes are erased from the largest sum on,
+            two at a time, until a block decodes; without it only errors are corrected.
     """
     stream = bits(modules, form)
     where = places(form.version)
@@ -134,11 +140,11 @@ def decode(
         order = [] if worst is None else list(np.argsort(-worst[index], kind="stable"))
         found = _correct(bytes(codewords[index]), len(index) - data, order)
         if found is None:
-            return None
+            return Decoded(None, 0)
         content += found[0]
         corrected += found[1]
     text = _text(content, form.version)
-    return None if text is None else (text, corrected)
+    return Decoded(text, 0 if text is None else corrected)
 
 
 def draw(modules: np.ndarray, form: Format) -> np.ndarray:
@@ -155,7 +161,7 @@ def draw(modules: np.ndarray, form: Format) -> np.ndarray:
 
 def _correct(block: bytes, parity: int, order: list[int]) -> tuple[bytes, int] | None:
     """Correct one block, erasing 0, 2, 4 … of the bytes in `order` first."""
-    codec = RSCodec(parity)
+    codec = _codec(parity)
     for erased in range(0, parity - 1 if order else 1, 2):
         try:
             gone = [int(place) for place in order[:erased]]
@@ -165,6 +171,16 @@ def _correct(block: bytes, parity: int, order: list[int]) -> tuple[bytes, int] |
         wrong = sum(a != b for a, b in zip(whole, block, strict=True))
         return bytes(message), wrong
     return None
+
+
+_codec = functools.cache(RSCodec)
+
+
+@functools.cache
+def _mask(form: Format) -> np.ndarray:
+    """Return which data modules the mask pattern flips, bool n."""
+    mask = util.mask_func(form.mask)
+    return np.array([mask(int(r), int(c)) for r, c in places(form.version)])
 
 
 def _blocks(form: Format) -> list[tuple[np.ndarray, int]]:

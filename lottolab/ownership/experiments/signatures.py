@@ -1,72 +1,134 @@
-"""The chapter's experiments on signatures, as stages.
-
-A `setting` holds the arguments that all stages of `lottolab.tickets` share.
-"""
+"""Schemes V2 and V3: signed networks, and claims on networks that nobody signed."""
 
 from dataclasses import asdict, replace
 
 import numpy as np
-import pandas as pd
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 
-from lottolab import data, predict, runs, tickets
-from lottolab import masks as masking
-from lottolab.checks import one_of
-from lottolab.ownership import qr, signature
+from lottolab import data, runs, tickets
+from lottolab.ownership import detection, framework, signature, symmetry
+from lottolab.ownership import triggers as trigger
 from lottolab.ownership.key import SignatureKey
 
 
 @runs.stage
-def signed(*, text: str, ecc: str, rate: float, rounds: int, **setting) -> dict:
-    """Scheme V2: write the text into the ticket's masks, then train the ticket.
+def signed(
+    *, text: str, ecc: str, triggers: int, rates: list[float], **setting
+) -> dict:
+    """Sign the ticket's masks, then train it: scheme V2, or V3 with triggers.
 
-    Returns what `tickets.iterative` does, and the owner's `key`.
+    `triggers` images of the owner's trigger set join each batch; 0 for
+    none. Returns what `tickets.iterative` does, the owner's `key` and
+    `metrics`.
     """
-    ticket = tickets.iterative(rate=rate, rounds=rounds, **setting)
-    masks, key = signature.embed(ticket["masks"], text, ecc=ecc, seed=setting["seed"])
-    outcome = tickets.retrain(tickets.dense(**setting)["rewind"], masks, **setting)
+    ticket = tickets.iterative(rates=rates, **setting)
+    start = tickets.dense(**setting)["rewind"]
+    masks, key = framework.embed_mask(
+        ticket["masks"], text, ecc=ecc, seed=setting["seed"]
+    )
+    images = owned_triggers(key, **setting) if triggers else None
+    outcome = framework.embed_weights(start, masks, images, triggers, **setting)
     key = signature.calibrate(outcome["weights"], key)
-    return outcome | {"key": asdict(key)}
+    metrics = {"test_accuracy": outcome["accuracy"]["test"]}
+    metrics |= recognised(outcome["weights"], key, text, **setting)
+    return outcome | {"key": asdict(key), "metrics": metrics}
 
 
 @runs.stage
-def pruning_attack(*, method: str, amount: float, **given) -> dict:
-    """Prune `amount` of the weights of a signed network, by `magnitude` or `random`.
+def unsigned(*, text: str, ecc: str, rates: list[float], **setting) -> dict:
+    """Control: ask for the signature and the triggers in the ticket before signing."""
+    ticket = tickets.iterative(rates=rates, **setting)
+    _, key = signature.embed(ticket["masks"], text, ecc=ecc, seed=setting["seed"])
+    metrics = {"test_accuracy": ticket["accuracy"]["test"]}
+    return {"metrics": metrics | recognised(ticket["weights"], key, text, **setting)}
 
-    `given` are the arguments of `signed`. Returns the `accuracy` on the test images,
-    the share of data `modules` that still agree, whether the text is `decoded`
-    blindly, whether the claim of the text is `accepted`, and the share of the weights
-    that the signature's window `lost`.
+
+def recognised(
+    weights: dict[str, Tensor], key: SignatureKey, text: str, **setting
+) -> dict[str, float]:
+    """Return what the owner finds in a network: by its weights, and by its answers.
+
+    A layer of another shape than the key's cannot be read at all.
     """
-    victim = signed(**given)
-    weights, masks = victim["weights"], victim["masks"]
-    one_of("method", method, ("magnitude", "random"))
-    if method == "magnitude":
-        masks = masking.magnitude(weights, masks, amount)
-    else:
-        masks = masking.random(masks, amount, given["seed"])
-    weights = weights | {name: weights[name] * mask for name, mask in masks.items()}
-    key = SignatureKey(**victim["key"])
-    side = key.form.size
-    rows, columns = key.row, key.column
-    window = (slice(rows, rows + side), slice(columns, columns + side))
-    kept = [int(m[key.layer][window].sum()) for m in (masks, victim["masks"])]
-    claimed = signature.verify(weights, key, claim=given["text"])
-    return {
-        "accuracy": accuracy(weights, **given),
+    scale = data.normalisation(tickets.read(**setting)["train"][0])
+    predict = trigger.predictor(network(weights, **setting), scale)
+    black = trigger.verify_triggers(predict, owned_triggers(key, **setting))
+    metrics = {"triggers": black.agreement, "triggers accepted": float(black.accepted)}
+    if not key.fits(weights):
+        return metrics | {"decoded": 0.0, "accepted": 0.0}
+    claimed = signature.verify(weights, key, claim=text)
+    return metrics | {
         "modules": claimed.agreement,
-        "decoded": signature.verify(weights, key).text == given["text"],
-        "accepted": claimed.accepted,
-        "lost": 1 - kept[0] / kept[1],
+        "accepted": float(claimed.accepted),
+        "decoded": float(signature.verify(weights, key).text == text),
     }
+
+
+def owned_triggers(key: SignatureKey, **setting) -> trigger.Triggers:
+    """Draw the trigger set of the owner of a key, for the network's data set."""
+    parts = tickets.read(**setting)
+    channels, size = parts["train"][0].shape[1:3]
+    shape = {"classes": parts["classes"], "channels": channels, "size": size}
+    return trigger.draw(framework.COUNT, **shape, secret=key.secret)
+
+
+def setting(given: dict) -> dict:
+    """Return the arguments of `tickets.dense` among those of `signed`."""
+    own = ("text", "ecc", "triggers", "rates")
+    return {k: v for k, v in given.items() if k not in own}
+
+
+def network(weights: dict[str, Tensor], **setting) -> nn.Module:
+    """Return a network with these weights: the setting's, or whatever form it has."""
+    model = tickets.build(parts=tickets.read(**setting), **setting)
+    shapes = {name: tensor.shape for name, tensor in model.state_dict().items()}
+    if shapes != {name: tensor.shape for name, tensor in weights.items()}:
+        return AnyForm(weights, setting["network"].get("stem", "same"))
+    model.load_state_dict(weights)
+    return model
+
+
+class AnyForm(nn.Module):
+    """Evaluate a state dict that no module fits, see `symmetry.logits`."""
+
+    def __init__(self, state: dict[str, Tensor], stem: str) -> None:
+        super().__init__()
+        self.state, self.stem = state, stem
+        self.place = nn.Parameter(torch.zeros(0))  # says which device
+
+    def forward(self, x: Tensor) -> Tensor:
+        return symmetry.logits(self.state, x, self.stem)
+
+
+@runs.stage
+def imperceptible(**given) -> dict:
+    """Look for the signed window without the key; `given` are those of `signed`.
+
+    `found`: is the window that stands out most the true one? `chance`: of
+    hitting it blindly. `signed`, `unsigned`: how much the best window stands
+    out in the layer with the signature, and before it was signed.
+    """
+    owned = signed(**given)
+    key = SignatureKey(**owned["key"])
+    ticket = tickets.iterative(rates=given["rates"], **setting(given))
+    before = ticket["masks"][key.layer]
+    tables = [
+        detection.prominence(signature.alive(mask), key.version)
+        for mask in (owned["masks"][key.layer], before)
+    ]
+    best = np.unravel_index(tables[0].argmax(), tables[0].shape)
+    metrics = {"found": float(best == (key.row, key.column)), "chance": 1 / key.windows}
+    peaks = {"signed": tables[0].max(), "unsigned": tables[1].max()}
+    return {"metrics": metrics | {name: float(x) for name, x in peaks.items()}}
 
 
 @runs.stage
 def false_claims(*, keys: int, **given) -> dict:
     """Try `keys` secrets of other people on a signed network.
 
-    Returns how many read any text, and how many claims are `accepted`: blindly, and
-    for the very text that is there.
+    Counts how many read any text, and how many claims are accepted:
+    blindly, and for the very text that is there.
     """
     victim = signed(**given)
     key = SignatureKey(**victim["key"])
@@ -78,48 +140,17 @@ def false_claims(*, keys: int, **given) -> dict:
         counts["read"] += blind.text is not None
         counts["accepted blindly"] += blind.accepted
         counts["accepted"] += claimed.accepted
-    return counts | {"keys": keys}
+    return {"metrics": counts | {"keys": keys}}
 
 
-def unmarked(networks: list[dict], keys: list[dict], text: str) -> pd.DataFrame:
-    """Try owners' keys on networks that nobody signed: a row for each pair.
-
-    Args:
-        networks: outcomes of the stages of `lottolab.tickets`; keys: of `signed`.
-    """
-    rows = []
-    for place, network in enumerate(networks):
-        for values in keys:
-            key = SignatureKey(**values)
-            found = signature.verify(network["weights"], key, claim=text)
-            blind = signature.verify(network["weights"], key)
-            rows.append((place, found.agreement, found.p_value, found.accepted))
-            rows[-1] += (blind.accepted,)
-    columns = ["network", "agreement", "p_value", "accepted", "accepted blindly"]
-    return pd.DataFrame(rows, columns=columns)
-
-
-def blind_reads(masks: dict[str, Tensor], texts: list[str], ecc: str) -> np.ndarray:
-    """Sign the masks with each text and say which are read again, bool n."""
-    read = []
-    for seed, text in enumerate(texts):
-        signed_masks, key = signature.embed(masks, text, ecc=ecc, seed=seed)
-        weights = {name: mask.float() for name, mask in signed_masks.items()}
-        read.append(signature.verify(weights, key).text == text)
-    return np.array(read)
-
-
-def accuracy(weights: dict[str, Tensor], **given) -> float:
-    """Return the test accuracy of a state dict, in [0, 1]."""
-    parts = tickets.read(**given)
-    model = tickets.build(parts=parts, **given)
-    model.load_state_dict(weights)
-    images, labels = parts["test"]
-    scale = data.normalisation(parts["train"][0])
-    return predict.accuracy(predict.logits(model, images, scale), labels)
-
-
-def longest(masks: dict[str, Tensor], ecc: str) -> int:
-    """Return how many bytes of text the largest layer has room for."""
-    side = max(min(m.shape[:2]) for m in masks.values() if m.ndim == 4)
-    return qr.capacity((side - 17) // 4, ecc) if side >= 21 else 0
+@runs.stage
+def blind_reads(*, texts: list[str], ecc: str, rates: list[float], **setting) -> dict:
+    """Sign the ticket's masks with each text and count how many are read again."""
+    masks = tickets.iterative(rates=rates, **setting)["masks"]
+    read = 0
+    for place, text in enumerate(texts):
+        seed = setting["seed"] * len(texts) + place
+        changed, key = signature.embed(masks, text, ecc=ecc, seed=seed)
+        weights = {name: mask.float() for name, mask in changed.items()}
+        read += signature.verify(weights, key).text == text
+    return {"metrics": {"read": read, "texts": len(texts)}}
