@@ -5,9 +5,10 @@ import textwrap
 from collections.abc import Callable
 
 import pandas as pd
+import yaml
 from IPython.display import HTML, Markdown
 
-from lottolab import claims, parameters, results
+from lottolab import claims, parameters, results, stats
 from lottolab.progress import duration
 
 UNTRAINED = """\
@@ -49,6 +50,31 @@ def against_paper(chapter: str, scale: str) -> HTML:
     """Show the chapter's claims: the paper's number, ours and the verdict."""
     judged = claims.against_paper(chapter, results.read(chapter, scale))
     return table(judged[["statement", "place", "paper", "ours", "verdict"]])
+
+
+def beside_tables(chapter: str, scale: str) -> HTML:
+    """Show the entries of the paper's tables beside ours, in percent.
+
+    `data/papers/<chapter>.csv` says in its column `ours` which of our measurements is
+    the counterpart; entries without one are not shown. Ours is a mean with its 95 %
+    interval over seeds or, where a network either does something or does not, a count.
+
+    Raises:
+        ClaimError: a counterpart is not among the results.
+    """
+    entries, measured = results.paper(chapter), results.read(chapter, scale)
+    rows = []
+    for entry in entries[entries["ours"].notna()].itertuples():
+        where = f"{entry.place}, {entry.quantity}"
+        values = claims.select(measured, yaml.safe_load(entry.ours), where)["value"]
+        ours = f"{values.sum():.0f} of {len(values)}"
+        if not values.isin([0, 1]).all():
+            i = stats.mean_interval(100 * values)
+            ours = f"{i.estimate:.1f} [{i.low:.1f}, {i.high:.1f}]"
+        there = f"{entry.network}, {entry.dataset}"
+        rows.append((entry.place, there, entry.quantity, 100 * entry.value, ours))
+    columns = ["place", "paper's network", "quantity", "paper (%)", "ours (%)"]
+    return table(pd.DataFrame(rows, columns=columns), **{"paper (%)": ".1f"})
 
 
 def caution(scale: str) -> Markdown:

@@ -99,6 +99,41 @@ def rows_of(html) -> list[list[str]]:
     return [[re.sub("&lt;", "<", cell) for cell in row] for row in cells]
 
 
+# Beside the paper's tables.
+
+
+def test_each_entry_stands_beside_its_counterpart(committed, monkeypatch):
+    ours = "{metric: test_accuracy, arm: ticket, point: sparsest}"
+    entries = [("Table 1", "R", "C", "ticket test accuracy", 0.9166, ours)]
+    entries += [("Table 1", "R", "C100", "dense test accuracy", 0.66, None)]
+    columns = ["place", "network", "dataset", "quantity", "value", "ours"]
+    monkeypatch.setattr(
+        results, "paper", lambda chapter: pd.DataFrame(entries, columns=columns)
+    )
+    _, *shown = rows_of(book.beside_tables("ownership", "laptop"))
+    values = [100 * (DENSE[s] - 0.05 + LUCK[s]) for s in SEEDS]
+    half = scipy_stats.sem(values) * scipy_stats.t.ppf(0.975, len(values) - 1)
+    mean = np.mean(values)
+    expected = f"{mean:.1f} [{mean - half:.1f}, {mean + half:.1f}]"
+    assert shown == [["Table 1", "R, C", "ticket test accuracy", "91.7", expected]]
+    entries[0] = (*entries[0][:5], "{metric: test_accuracy, arm: nobody}")
+    with pytest.raises(claims.ClaimError, match="nobody"):
+        book.beside_tables("ownership", "laptop")
+
+
+def test_what_happens_or_does_not_is_counted(committed, monkeypatch):
+    measured = results.read("ownership", "laptop")
+    measured["value"] = [1.0, 1.0, 0.0, 1.0] * (len(measured) // 4)
+    monkeypatch.setattr(results, "read", lambda *given: measured)
+    entry = ("Table 8", "R", "C", "decoded", 1.0, "{arm: dense}")
+    columns = ["place", "network", "dataset", "quantity", "value", "ours"]
+    monkeypatch.setattr(
+        results, "paper", lambda chapter: pd.DataFrame([entry], columns=columns)
+    )
+    _, (*_, paper, ours) = rows_of(book.beside_tables("ownership", "laptop"))
+    assert (paper, ours) == ("100.0", "3 of 4")
+
+
 # Code and tables.
 
 
