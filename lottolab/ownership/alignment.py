@@ -61,12 +61,14 @@ def align(state: State, reference: State, *, restarts: int = 3, seed: int = 0) -
     theirs, ours = signed_weights(state), signed_weights(reference)
     pairs = _pairs(state, reference)
     index = _placed(pairs, ours, orders)
-    result = {}
+    described, wanted, result = features(state), features(reference), {}
     for name in index:
         moved, target = _take(_framed(theirs[name]), index[name]), ours[name]
-        both = (moved != 0) & (target != 0)
-        ratios = (moved / target).abs().where(both, torch.ones(())).log()
-        moved = moved / _additive(ratios, both, robust=True).exp()
+        # Weights that a signature cut and training left tiny tell nothing of the scale.
+        found = _take(_framed(described[name]), index[name])
+        alike = sum(torch.minimum(found, wanted[name]).chunk(2, dim=2))
+        ratios = (moved / target).abs().where(alike > 0, torch.ones(())).log()
+        moved = moved / _additive(ratios, alike, robust=True).exp()
         moved = moved * row_signs(reference, name)
         result[name] = moved.view_as(reference[name]).float()
     return result
@@ -226,14 +228,14 @@ def _take(framed: Tensor, lines: list[Tensor]) -> Tensor:
     return framed[lines[0]][:, lines[1]]
 
 
-def _additive(values: Tensor, present: Tensor, robust: bool = False) -> Tensor:
-    """Fit values[i, j, k] by a[i] + b[j] where present; return the fit, n×m×1.
+def _additive(values: Tensor, counts: Tensor, robust: bool = False) -> Tensor:
+    """Fit values[i, j, k], which counts so much, by a[i] + b[j]; return the fit, n×m×1.
 
     Least squares, or the least sum of absolute errors if `robust`, by reweighting.
     """
-    weights = present.double()
+    weights = counts.double()
     rows = values.shape[0]
-    for _ in range(10 if robust else 1):
+    for _ in range(20 if robust else 1):
         count, total = weights.sum(2), (weights * values).sum(2)
         top = torch.cat([count.sum(1).diag(), count], 1)
         normal = torch.cat([top, torch.cat([count.T, count.sum(0).diag()], 1)])
@@ -243,5 +245,5 @@ def _additive(values: Tensor, present: Tensor, robust: bool = False) -> Tensor:
         right = torch.cat([total.sum(1), total.sum(0)])
         found = torch.linalg.solve(normal, right)
         fit = (found[:rows, None] + found[rows:])[:, :, None]
-        weights = present / (values - fit).abs().clamp_min(1e-3)
+        weights = counts / (values - fit).abs().clamp_min(1e-3)
     return fit
