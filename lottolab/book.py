@@ -113,7 +113,7 @@ def provenance(chapter: str, scale: str) -> HTML:
         "device": _values(stages["device"]),
         "versions": _values(stages["versions"]),
         "finished": f"{stages['finished'].min()} to {stages['finished'].max()}",
-        "code": _values(stages["fingerprint"]),
+        "code": f"{stages['fingerprint'].nunique()} fingerprints, one a kind of stage",
         "tables": f"data/results/{chapter}/{scale}.csv, {scale}.stages.csv",
     }
     frame = pd.DataFrame({"what": list(facts), "value": list(facts.values())})

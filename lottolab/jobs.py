@@ -2,6 +2,7 @@
 
 import json
 import os
+import warnings
 from collections.abc import Callable
 
 import joblib
@@ -54,9 +55,12 @@ def compute(work: Work) -> list[dict]:
             plan(work)
         here |= {progress.FOLDER: os.environ[progress.FOLDER]}
         call = joblib.delayed(_in_worker)
-        return joblib.Parallel(n_jobs=processes(), batch_size=1)(
-            call(stage, setting, here) for stage, setting in work
-        )
+        with warnings.catch_warnings():
+            # A worker that has grown is replaced by a fresh one; nothing is lost.
+            warnings.filterwarnings("ignore", "A worker stopped", UserWarning)
+            return joblib.Parallel(n_jobs=processes(), batch_size=1)(
+                call(stage, setting, here) for stage, setting in work
+            )
 
 
 def processes() -> int:

@@ -25,7 +25,7 @@ def style() -> None:
     plt.rcParams.update(
         {
             "figure.figsize": (7.2, 4.2),
-            "figure.dpi": 110,
+            "figure.dpi": 100,
             "figure.facecolor": "white",
             "axes.spines.top": False,
             "axes.spines.right": False,

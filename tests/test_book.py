@@ -243,7 +243,7 @@ def test_provenance_adds_up(committed):
     assert facts["peak memory"].startswith("1,003 MB")
     assert facts["finished"] == "2026-01-01T00:00:00 to 2026-01-04T00:00:00"
     assert facts["device"] == "a cpu"
-    assert facts["code"] == "new"
+    assert facts["code"] == "1 fingerprints, one a kind of stage"
     assert facts["tables"].startswith("data/results/ownership/laptop.csv")
 
 

@@ -43,7 +43,7 @@ def nothing_runs(monkeypatch):
         (["run", "ownership", "-p", "rounds=2.5"], ["rounds must be int", "2.5"]),
         (["run", "ownership", "-p", "rounds="], ["rounds must be int", "''"]),
         (["run", "ownership", "-p", "rounds=99"], ["[1, 40]", "got 99"]),
-        (["run", "ownership", "-p", "seeds=1"], ["list[int]", "seeds=[0, 1, 2]"]),
+        (["run", "ownership", "-p", "seeds=1"], ["list[int]", "seeds=[3, 4, 5]"]),
         (["run", "ownership", "-p", "stem=strid"], ["'strid'", "stride2"]),
         (["run", "ownership", "-p", "seeds={[]:1}"], ["list[int]", "'{[]:1}'"]),
         (["run", "ownership", "-p", "=2"], ["''", "epochs"]),

@@ -105,11 +105,13 @@ def evidence(table: pd.DataFrame, columns: dict[str, str], base: float) -> Figur
         index=["attack", "trained"], columns="metric", values="value", sort=False
     )
     shares = wide[[c for c in columns if c in wide]].to_numpy()
-    figure, axis = plt.subplots(figsize=(7.2, 0.26 * len(wide) + 1.3))
+    size = (7.2, 0.24 * len(wide) + 1.3)
+    figure, axis = plt.subplots(figsize=size, dpi=80)
     axis.imshow(shares, cmap="Blues", vmin=0, vmax=1.4, aspect="auto")
     for (row, column), share in np.ndenumerate(shares):
         if not np.isnan(share):
             where = {"ha": "center", "va": "center", "fontsize": 8}
+            where["color"] = "white" if share > 0.7 else "black"
             axis.text(column, row, f"{100 * share:.0f}", **where)
     lost = 100 * (wide["test_accuracy"] - base)
     labels = [
@@ -118,7 +120,7 @@ def evidence(table: pd.DataFrame, columns: dict[str, str], base: float) -> Figur
     ]
     axis.set_yticks(range(len(wide)), labels, fontsize=8)
     names = [name for metric, name in columns.items() if metric in wide]
-    axis.set_xticks(range(len(names)), names, fontsize=8)
+    axis.set_xticks(range(len(names)), names, fontsize=8, rotation=60, ha="left")
     axis.xaxis.tick_top()
     axis.grid(False)
     axis.tick_params(length=0)
