@@ -145,6 +145,16 @@ def equivalence(
     return float(stats.t.sf(room / error, len(x) - 1)), interval
 
 
+def points(differences: ArrayLike) -> str:
+    """Write the mean of differences between shares in percentage points, with interval.
+
+    >>> points([-0.01, -0.02, -0.03])
+    '-2.0 [-4.5, +0.5]'
+    """
+    i = mean_interval(100 * np.asarray(differences, dtype=float))
+    return f"{i.estimate:+.1f} [{i.low:+.1f}, {i.high:+.1f}]"
+
+
 def binomial_interval(successes: int, trials: int, level: float = LEVEL) -> Interval:
     """Return a rate with its exact two-sided interval (Clopper and Pearson, 1934).
 
