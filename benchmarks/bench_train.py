@@ -6,6 +6,7 @@ numbers of workers and threads. Same network, same images, same batch, same mach
 the rounds of all of them interleaved; prints each rate and the ratio.
 
     python benchmarks/bench_train.py [--rounds 3] [--images 5120] [--stem stride2]
+        [--network resnet20]
 """
 
 import argparse
@@ -19,7 +20,7 @@ import joblib
 CASES = [(0, 1), (0, 2), (1, 1), (1, 2), (2, 1), (2, 2)]  # workers, threads
 
 
-def ours(images: int, stem: str, seed: int) -> float:
+def ours(images: int, stem: str, network: str, seed: int) -> float:
     """Train one epoch after a warm-up; return the images per second of this process."""
     import torch
 
@@ -28,7 +29,7 @@ def ours(images: int, stem: str, seed: int) -> float:
     torch.set_num_threads(1)
     source = data.load("fashion-mnist")
     x, y = source.images[:images], source.labels[:images]
-    model = models.build("resnet20", channels=1, classes=10, stem=stem, seed=seed)
+    model = models.build(network, channels=1, classes=10, stem=stem, seed=seed)
     recipe = train.Recipe(epochs=1, batch=128, crop=2, flip=True)
     train.fit(model, x[:512], y[:512], recipe, seed=seed)
     start = time.perf_counter()
@@ -36,7 +37,7 @@ def ours(images: int, stem: str, seed: int) -> float:
     return images // 128 * 128 / (time.perf_counter() - start)
 
 
-def peer(images: int, stem: str, workers: int, threads: int) -> float:
+def peer(images: int, stem: str, network: str, workers: int, threads: int) -> float:
     """Do the same as a plain torchvision loop does it."""
     import torch
     from torch.utils.data import DataLoader, Dataset
@@ -65,7 +66,7 @@ def peer(images: int, stem: str, workers: int, threads: int) -> float:
         drop_last=True,
         persistent_workers=workers > 0,
     )
-    model = models.build("resnet20", channels=1, classes=10, stem=stem, seed=0)
+    model = models.build(network, channels=1, classes=10, stem=stem, seed=0)
     optimiser = torch.optim.SGD(model.parameters(), 0.1, 0.9, weight_decay=5e-4)
 
     def epoch(steps: int) -> None:
@@ -100,14 +101,16 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--images", type=int, default=5120)
     parser.add_argument("--stem", default="stride2", choices=["same", "stride2"])
+    networks = ["resnet8", "resnet20"]
+    parser.add_argument("--network", default="resnet20", choices=networks)
     parser.add_argument("--one", nargs="*", help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.one:
-        kind, images, stem, *rest = given.one
+        kind, images, stem, network, *rest = given.one
         measure = ours if kind == "ours" else peer
-        print(measure(int(images), stem, *map(int, rest or [0])))
+        print(measure(int(images), stem, network, *map(int, rest or [0])))
         return
-    shared = [str(given.images), given.stem]
+    shared = [str(given.images), given.stem, given.network]
     rates: dict[str, list[float]] = {}
     for _ in range(given.rounds):
         rates.setdefault("lottolab", []).append(sum(alone("ours", *shared)))
