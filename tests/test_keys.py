@@ -4,16 +4,16 @@ Each stage is followed by the trainings that it does, from their first weights t
 last, and compared with the ticket that was split.
 """
 
-import functools
 import math
 
 import numpy as np
 import pytest
 import torch
+import trainings
 from scipy import stats
 from torchvision.transforms import functional as tv
 
-from lottolab import data, models, tickets, train
+from lottolab import data, models, tickets
 from lottolab.ownership import split
 from lottolab.ownership.experiments import keys
 
@@ -36,21 +36,8 @@ NEW = ["conv1.weight", "fc.weight", "fc.bias"]
 @pytest.fixture(scope="module")
 def store(tmp_path_factory):
     """Give the module a store of its own and list all trainings, first to last."""
-    done, fit = [], train.fit
-
-    @functools.wraps(fit)  # so that the stages' fingerprints stay the same
-    def noted(model, *given, **options):
-        before = {k: v.clone() for k, v in model.state_dict().items()}
-        fitted = fit(model, *given, **options)
-        after = {k: v.clone() for k, v in model.state_dict().items()}
-        done.append({"before": before, "after": after, "images": given[0], **options})
-        return fitted
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("LOTTOLAB_STORE", str(tmp_path_factory.mktemp("store")))
-        patch.setenv("LOTTOLAB_DEVICE", "cpu")
-        patch.setattr(train, "fit", noted)
-        yield done
+    with trainings.noted(tmp_path_factory.mktemp("store")) as found:
+        yield found
 
 
 @pytest.fixture(scope="module")

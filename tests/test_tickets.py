@@ -1,12 +1,12 @@
 """Tickets on the digits: what is pruned, where training starts, what is reused."""
 
-import functools
 import itertools
 import math
 
 import numpy as np
 import pytest
 import torch
+import trainings
 from torchvision.transforms import functional as tv
 
 from lottolab import data, masks, models, runs, tickets, train
@@ -25,20 +25,9 @@ PRUNABLE = ["conv2.weight", "conv3.weight", "conv4.weight"]
 
 @pytest.fixture(scope="module")
 def fits(tmp_path_factory):
-    """Give the module a store of its own and list the state before each training."""
-    started, fit = [], train.fit
-
-    @functools.wraps(fit)  # so that the stages' fingerprints stay the same
-    def noted(model, *given, **options):
-        before = {k: v.clone() for k, v in model.state_dict().items()}
-        started.append({"state": before, **options})
-        return fit(model, *given, **options)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("LOTTOLAB_STORE", str(tmp_path_factory.mktemp("store")))
-        patch.setenv("LOTTOLAB_DEVICE", "cpu")
-        patch.setattr(train, "fit", noted)
-        yield started
+    """Give the module a store of its own and list its trainings."""
+    with trainings.noted(tmp_path_factory.mktemp("store")) as found:
+        yield found
 
 
 @pytest.fixture(scope="module")
@@ -107,7 +96,7 @@ def test_one_round_is_one_shot_magnitude_pruning_of_the_dense_weights(dense, rou
 def test_retraining_starts_from_the_rewound_weights_under_the_mask(dense, rounds, r):
     ticket, fits = rounds[r]
     (fit,) = fits
-    assert same(fit["state"], product(dense["rewind"], ticket["masks"]))
+    assert same(fit["before"], product(dense["rewind"], ticket["masks"]))
     assert (fit["start"], fit["seed"]) == (1, 0)
     assert ticket["history"]["epoch"].tolist() == [2, 3]
 
@@ -127,7 +116,7 @@ def test_rewinding_to_the_initialisation(fits):
     setting = SETTING | {"rewind_at": 0, "recipe": {"epochs": 1, "batch": 50}}
     ticket = tickets.iterative(rates=[0.5], **setting)
     model = models.build("cnn4", channels=1, classes=10, width=4, size=8, seed=0)
-    assert same(fits[-1]["state"], product(model.state_dict(), ticket["masks"]))
+    assert same(fits[-1]["before"], product(model.state_dict(), ticket["masks"]))
     assert fits[-1]["start"] == 0
 
 
@@ -170,7 +159,7 @@ def test_a_random_mask_keeps_the_layers_counts_elsewhere(dense, rounds, fits):
         assert not torch.equal(mask, other)
         assert (control["weights"][name][~mask] == 0).all()
     (fit,) = fits
-    assert same(fit["state"], product(dense["rewind"], control["masks"]))
+    assert same(fit["before"], product(dense["rewind"], control["masks"]))
 
 
 def test_a_new_initialisation_wears_the_tickets_mask(dense, rounds, fits):
@@ -182,7 +171,7 @@ def test_a_new_initialisation_wears_the_tickets_mask(dense, rounds, fits):
     fresh = models.build(
         "cnn4", channels=1, classes=10, width=4, size=8, seed=1_000_000
     )
-    assert same(first["state"], fresh.state_dict())
+    assert same(first["before"], fresh.state_dict())
     assert (first["stop"], first.get("masks")) == (1, None)
     source = data.load("digits")
     places = data.splits(source, **SETTING["sizes"], seed=0)["train"]
@@ -190,10 +179,10 @@ def test_a_new_initialisation_wears_the_tickets_mask(dense, rounds, fits):
     train.fit(
         fresh, source.images[places], source.labels[places], settings, seed=0, stop=1
     )
-    assert same(second["state"], product(fresh.state_dict(), ticket["masks"]))
+    assert same(second["before"], product(fresh.state_dict(), ticket["masks"]))
     assert second["start"] == 1
     for name, mask in ticket["masks"].items():
-        assert (second["state"][name] != dense["rewind"][name])[mask].all()
+        assert (second["before"][name] != dense["rewind"][name])[mask].all()
         assert (control["weights"][name][~mask] == 0).all()
 
 
