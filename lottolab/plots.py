@@ -85,8 +85,8 @@ def summary(table: pd.DataFrame) -> pd.DataFrame:
     for (arm, density), group in table.groupby(["arm", "density"], sort=False):
         accuracy = group["value"].mean()
         interval = _minus_dense(group, table)
-        spread = f"{interval.estimate:+.1f} [{interval.low:+.1f}, {interval.high:+.1f}]"
-        rows.append((arm, density, accuracy, "" if arm == "dense" else spread))
+        spread = "" if arm == "dense" else interval.signed
+        rows.append((arm, density, accuracy, spread))
         rows[-1] += (interval.n,)
     columns = ["arm", "density", "accuracy", "minus dense, points", "seeds"]
     rows.sort(key=lambda row: (list(COLOURS).index(row[0].split(",")[0]), -row[1]))

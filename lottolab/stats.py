@@ -43,6 +43,15 @@ class Interval:
         spread = half if half > 0 else abs(self.estimate)
         return max(3, -math.floor(math.log10(spread))) if spread > 1e-12 else 3
 
+    @property
+    def signed(self) -> str:
+        """Write a difference in points: one decimal, with its sign.
+
+        >>> Interval(-2.04, -4.5, 0.46, n=3).signed
+        '-2.0 [-4.5, +0.5]'
+        """
+        return f"{self.estimate:+.1f} [{self.low:+.1f}, {self.high:+.1f}]"
+
     def __str__(self) -> str:
         estimate, low, high = (
             f"{x:z.{self.decimals}f}" for x in (self.estimate, self.low, self.high)
@@ -151,8 +160,7 @@ def points(differences: ArrayLike) -> str:
     >>> points([-0.01, -0.02, -0.03])
     '-2.0 [-4.5, +0.5]'
     """
-    i = mean_interval(100 * np.asarray(differences, dtype=float))
-    return f"{i.estimate:+.1f} [{i.low:+.1f}, {i.high:+.1f}]"
+    return mean_interval(100 * np.asarray(differences, dtype=float)).signed
 
 
 def binomial_interval(successes: int, trials: int, level: float = LEVEL) -> Interval:
