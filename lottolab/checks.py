@@ -10,6 +10,12 @@ def require(ok: bool, what: str, given) -> None:
         raise ValueError(f"{what}, got {given}")
 
 
+def whole(name: str, given, low: int) -> None:
+    """Raise ValueError unless `given` is an int, and no bool, of at least `low`."""
+    right = type(given) is int and given >= low
+    require(right, f"{name} must be a whole number >= {low}", repr(given))
+
+
 def one_of(what: str, given, allowed: Iterable) -> None:
     """Raise ValueError with the closest allowed names unless `given` is allowed."""
     allowed = list(allowed)

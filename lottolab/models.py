@@ -12,8 +12,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from lottolab.checks import one_of, require
-from lottolab.resnets import conv, resnet18, resnet_cifar
+from lottolab.checks import one_of, require, whole
+from lottolab.resnets import conv, resnet18, resnet50, resnet_cifar
 
 
 class VGG16(nn.Module):
@@ -111,6 +111,7 @@ MODELS = {
     "resnet56": functools.partial(resnet_cifar, 56),
     "resnet110": functools.partial(resnet_cifar, 110),
     "resnet18": resnet18,
+    "resnet50": resnet50,
     "vgg16_bn": VGG16,
     "lenet5": LeNet5,
     "cnn4": CNN4,
@@ -131,8 +132,9 @@ def build(
 
     It maps images, float [B, channels, H, W], to logits, float [B, classes].
     `width` is the number of first filters (the paper's where None); `stem` is "same"
-    (3×3, stride 1), "stride2" (3×3, stride 2, a quarter of the work) or, for resnet18,
-    "imagenet"; lenet5 has only its own. `size`, pixels a side, matters to lenet5 alone.
+    (3×3, stride 1), "stride2" (3×3, stride 2, a quarter of the work) or, for resnet18
+    and resnet50, "imagenet"; lenet5 has only its own. `size`, pixels a side, matters to
+    lenet5 alone.
     With a seed the weights are its alone and torch's global generator is not touched.
 
     Raises ValueError for a name or an argument that is not allowed.
@@ -141,17 +143,13 @@ def build(
     torch.Size([2, 10])
     """
     one_of("model", name, MODELS)
-    stems = {"resnet18": ["same", "stride2", "imagenet"], "lenet5": ["same"]}
+    every = ["same", "stride2", "imagenet"]
+    stems = {"resnet18": every, "resnet50": every, "lenet5": ["same"]}
     one_of(f"stem of {name}", stem, stems.get(name, ["same", "stride2"]))
     given = {"channels": channels, "classes": classes, "width": width, "size": size}
     options = {key: value for key, value in given.items() if value is not None}
     for key, value in options.items():
-        low = 2 if key == "classes" else 1
-        require(
-            type(value) is int and value >= low,
-            f"{key} must be an integer of at least {low}",
-            repr(value),
-        )
+        whole(key, value, 2 if key == "classes" else 1)
     if name != "lenet5":
         options = {**options, "stem": stem}
         del options["size"]

@@ -1,4 +1,4 @@
-"""Residual networks: the CIFAR family and ResNet-18."""
+"""Residual networks: the CIFAR family, ResNet-18 and ResNet-50."""
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -81,6 +81,57 @@ class ResNet(nn.Module):
         return self.fc(x.mean((2, 3)))
 
 
+class Bottleneck(nn.Module):
+    """Add 1×1, 3×3 and 1×1 convolutions to a shortcut (He et al., 2016, figure 5).
+
+    `inner` channels between them, `EXPANSION` times as many out. The 3×3 has the
+    stride, as torchvision's has ("ResNet v1.5"); in the paper the first 1×1 has it.
+    Where the shape changes, the shortcut is projected by a 1×1 convolution.
+    """
+
+    EXPANSION = 4
+
+    def __init__(self, inputs: int, inner: int, stride: int) -> None:
+        super().__init__()
+        outputs = self.EXPANSION * inner
+        self.conv1, self.bn1 = conv(inputs, inner, kernel=1), nn.BatchNorm2d(inner)
+        self.conv2, self.bn2 = conv(inner, inner, stride), nn.BatchNorm2d(inner)
+        self.conv3, self.bn3 = conv(inner, outputs, kernel=1), nn.BatchNorm2d(outputs)
+        self.downsample = None
+        if stride > 1 or inputs != outputs:
+            projection = conv(inputs, outputs, stride, kernel=1)
+            self.downsample = nn.Sequential(projection, nn.BatchNorm2d(outputs))
+
+    def forward(self, x: Tensor) -> Tensor:
+        out = F.relu(self.bn1(self.conv1(x)), inplace=True)
+        out = F.relu(self.bn2(self.conv2(out)), inplace=True)
+        out = self.bn3(self.conv3(out))
+        shortcut = x if self.downsample is None else self.downsample(x)
+        return F.relu(out + shortcut, inplace=True)
+
+
+class BottleneckResNet(ResNet):
+    """Stack stages of bottlenecks between the stem and the pool of a `ResNet`.
+
+    The names and the order of the parameters are torchvision's.
+    """
+
+    def __init__(
+        self, blocks: list[int], channels: int, classes: int, width: int, stem: str
+    ) -> None:
+        super().__init__([], channels, classes, width, stem, "B")
+        del self.fc  # it comes last and has more inputs
+        self.stages, inputs = len(blocks), width
+        for i, count in enumerate(blocks):
+            inner, stage = width * 2**i, []
+            for j in range(count):
+                stride = 2 if i > 0 and j == 0 else 1
+                stage.append(Bottleneck(inputs, inner, stride))
+                inputs = Bottleneck.EXPANSION * inner
+            self.add_module(f"layer{i + 1}", nn.Sequential(*stage))
+        self.fc = nn.Linear(inputs, classes)
+
+
 def resnet_cifar(
     depth: int, *, channels: int, classes: int, width: int = 16, stem: str = "same"
 ) -> ResNet:
@@ -105,3 +156,18 @@ def resnet18(
     He et al. (2016, table 1).
     """
     return ResNet([2, 2, 2, 2], channels, classes, width, stem, "B")
+
+
+def resnet50(
+    *, channels: int, classes: int, width: int = 64, stem: str = "same"
+) -> BottleneckResNet:
+    """Make ResNet-50 of bottlenecks; its stems are those of `resnet18`.
+
+    With the stem "imagenet" it is He et al. (2016, table 1), but for the stride's place
+    (see `Bottleneck`).
+
+    >>> net = resnet50(channels=3, classes=1000, stem="imagenet")
+    >>> sum(p.numel() for p in net.parameters())
+    25557032
+    """
+    return BottleneckResNet([3, 4, 6, 3], channels, classes, width, stem)

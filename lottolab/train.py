@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from lottolab import masks as masking
 from lottolab import progress, runs
 from lottolab.batches import Batches
-from lottolab.checks import one_of, require
+from lottolab.checks import one_of, require, whole
 from lottolab.device import choose_precision, default_device
 
 Loss = Callable[[nn.Module, Tensor, Tensor, Tensor], Tensor]
@@ -58,9 +58,7 @@ class Recipe:
     def __post_init__(self) -> None:
         object.__setattr__(self, "milestones", tuple(self.milestones))
         for name, low in (("epochs", 1), ("batch", 2), ("crop", 0)):
-            given = getattr(self, name)
-            whole = type(given) is int and given >= low
-            require(whole, f"{name} must be a whole number >= {low}", given)
+            whole(name, getattr(self, name), low)
         require(0 < self.lr < math.inf, "lr must be > 0 and finite", self.lr)
         require(0 <= self.momentum < 1, "momentum must be in [0, 1)", self.momentum)
         require(self.weight_decay >= 0, "weight_decay must be >= 0", self.weight_decay)

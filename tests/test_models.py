@@ -8,7 +8,7 @@ import pytest
 import torch
 import torchvision
 
-from lottolab import models
+from lottolab import masks, models
 
 
 def count(module: torch.nn.Module) -> int:
@@ -30,6 +30,17 @@ def count(module: torch.nn.Module) -> int:
             {"channels": 3, "classes": 1000, "stem": "imagenet"},
             11_689_512,
         ),
+        (
+            "resnet50",
+            {"channels": 3, "classes": 1000, "stem": "imagenet"},
+            25_557_032,
+        ),
+        # As above less 1000 - 100 classes and a stem of 3×3 in place of 7×7.
+        (
+            "resnet50",
+            {"channels": 3, "classes": 100},
+            25_557_032 - 900 * (2048 + 1) - 64 * 3 * (49 - 9),
+        ),
         ("vgg16_bn", {"channels": 3, "classes": 10}, 14_723_136 + 5130),
         ("lenet5", {"channels": 1, "classes": 10}, 61_706),
         ("lenet5", {"channels": 1, "classes": 10, "size": 28}, 61_706),
@@ -49,10 +60,12 @@ def randomise(module: torch.nn.Module) -> None:
             parameter.data.uniform_(0.5, 1.5)
 
 
-def test_resnet18_computes_what_torchvisions_does():
-    theirs = torchvision.models.resnet18().eval()
+@pytest.mark.parametrize("name", ["resnet18", "resnet50"])
+def test_a_resnet_computes_what_torchvisions_does(name):
+    theirs = getattr(torchvision.models, name)().eval()
     randomise(theirs)
-    ours = models.build("resnet18", channels=3, classes=1000, stem="imagenet").eval()
+    ours = models.build(name, channels=3, classes=1000, stem="imagenet").eval()
+    assert list(ours.state_dict()) == list(theirs.state_dict())
     ours.load_state_dict(theirs.state_dict())
     x = torch.randn(2, 3, 96, 96)
     with torch.no_grad():
@@ -81,7 +94,35 @@ def test_option_a_subsamples_and_pads_with_zeros():
     assert not out[:, 24:].any()
 
 
-@pytest.mark.parametrize("name", ["resnet20", "resnet18", "vgg16_bn", "lenet5", "cnn4"])
+def test_resnet50_halves_and_doubles_by_stage_and_its_3x3_has_the_stride():
+    net = models.build("resnet50", channels=1, classes=5, width=2, stem="same").eval()
+    shapes = {}
+    for name in ("conv1", "layer1", "layer2.0.conv1", "layer2", "layer3", "layer4"):
+        net.get_submodule(name).register_forward_hook(
+            lambda _, __, out, name=name: shapes.__setitem__(name, list(out.shape[1:]))
+        )
+    assert net(torch.zeros(1, 1, 32, 32)).shape == (1, 5)
+    assert shapes == {
+        "conv1": [2, 32, 32],
+        "layer1": [8, 32, 32],
+        "layer2.0.conv1": [4, 32, 32],
+        "layer2": [16, 16, 16],
+        "layer3": [32, 8, 8],
+        "layer4": [64, 4, 4],
+    }
+
+
+def test_all_of_resnet50_but_the_first_convolution_and_the_classifier_is_prunable():
+    net = models.build("resnet50", channels=3, classes=10, width=1)
+    weights = [k for k, v in net.state_dict().items() if v.ndim in (2, 4)]
+    assert len(weights) == 1 + 16 * 3 + 4 + 1  # stem, blocks, projections, classifier
+    assert masks.prunable(net) == weights[1:-1]
+
+
+NAMES = ["resnet20", "resnet18", "resnet50", "vgg16_bn", "lenet5", "cnn4"]
+
+
+@pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize(("channels", "size"), [(1, 28), (3, 32), (2, 40)])
 def test_forward_and_backward(name, channels, size):
     width = {"lenet5": 6}.get(name, 4)
@@ -152,9 +193,9 @@ def test_convolutions_are_kaiming_normal():
         ("resnett20", {}, "did you mean resnet20"),
         ("lenet5", {"stem": "stride2"}, "stem of lenet5 must be one of same"),
         ("resnet20", {"stem": "imagenet"}, "stem of resnet20 must be one of"),
-        ("cnn4", {"channels": 0}, "channels must be an integer of at least 1, got 0"),
-        ("cnn4", {"classes": 1}, "classes must be an integer of at least 2, got 1"),
-        ("cnn4", {"width": 2.5}, r"width must be an integer of at least 1, got 2\.5"),
+        ("cnn4", {"channels": 0}, "channels must be a whole number >= 1, got 0"),
+        ("cnn4", {"classes": 1}, "classes must be a whole number >= 2, got 1"),
+        ("cnn4", {"width": 2.5}, r"width must be a whole number >= 1, got 2\.5"),
         ("lenet5", {"size": 7}, "size must be at least 12"),
     ],
 )

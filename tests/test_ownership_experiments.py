@@ -280,7 +280,7 @@ def test_both_kinds_of_evidence_are_asked_for():
     scale = data.normalisation(tickets.read(**SETTING)["train"][0])
     model = signatures.network(owned["weights"], **SETTING)
     predict = ownership.triggers.predictor(model, scale)
-    images = signatures.owned_triggers(key, **SETTING)
+    images = signatures.draw_triggers(key.secret, **SETTING)
     verdict = framework.verify(owned["weights"], key, predict, images)
     assert verdict.white.text == "lottolab"
     assert verdict.black.total == framework.COUNT == 100

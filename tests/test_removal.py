@@ -236,6 +236,8 @@ def test_a_key_may_be_all_that_is_free_but_no_more(state):
     assert flat(masks).all()
     with pytest.raises(ValueError, match=f"at most {free}, got {free + 1}"):
         removal.guess_key(state, locked, free + 1, seed=0)
+    with pytest.raises(ValueError, match="count must be a whole number >= 0, got -1"):
+        removal.guess_key(state, locked, -1, seed=0)
 
 
 def test_below_the_threshold_means_below():

@@ -85,8 +85,9 @@ def test_pictures_do_not_follow_from_the_labels_stream():
 
 
 def test_a_secret_decides_pictures_and_labels():
+    drawn = trigger.draw.__wrapped__  # not what the first call left in the cache
     first, again, other = (
-        trigger.draw(20, **SHAPE, secret=s) for s in (SECRET, SECRET, secret(1))
+        drawn(20, **SHAPE, secret=s) for s in (SECRET, SECRET, secret(1))
     )
     assert torch.equal(first.images, again.images)
     assert torch.equal(first.labels, again.labels)
@@ -96,6 +97,23 @@ def test_a_secret_decides_pictures_and_labels():
     assert not torch.equal(first.labels, other.labels)
     same = (first.images == other.images).flatten(1).all(1)
     assert not same.any()
+
+
+def test_a_secret_is_drawn_once(monkeypatch):
+    drawn, abstract = [], trigger.abstract
+
+    def counted(*given, **options):
+        drawn.append(given)
+        return abstract(*given, **options)
+
+    monkeypatch.setattr(trigger, "abstract", counted)
+    first, again, other = (
+        trigger.draw(2, **SHAPE, secret=s) for s in ("f1", "f1", "f2")
+    )
+    assert first is again is not other
+    assert len(drawn) == 2
+    with pytest.raises(ValueError, match="count must be a whole number >= 1"):
+        trigger.draw(2.0, **SHAPE, secret="f1")
 
 
 @pytest.mark.parametrize("channels", [1, 3])

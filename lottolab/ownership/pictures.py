@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lottolab.checks import one_of, require
+from lottolab.checks import one_of, require, whole
 
 FINE = 4  # pictures are drawn at four times their size and averaged: smooth edges
 
@@ -110,12 +110,6 @@ def _fill(plane: np.ndarray, channels: int, random: np.random.Generator) -> np.n
         colours *= 1 - random.uniform(0.2, 0.9, (3, 1)) * (1 - tint)
     stops = np.linspace(wave.min(), wave.max(), 3)
     return np.stack([np.interp(wave, stops, part) for part in colours.T])
-
-
-def whole(name: str, given: int, low: int) -> None:
-    """Raise ValueError unless `given` is an int >= `low`."""
-    right = type(given) is int and given >= low
-    require(right, f"{name} must be a whole number >= {low}", repr(given))
 
 
 def _check_format(channels: int, size: int) -> None:

@@ -9,10 +9,9 @@ import torch
 from torch import Tensor
 
 from lottolab import masks as masking
-from lottolab.checks import one_of, require
+from lottolab.checks import one_of, require, whole
+from lottolab.ownership.channels import State
 from lottolab.ownership.key import SignatureKey
-
-State = dict[str, Tensor]
 
 
 def sparsity(state: State, names: list[str]) -> masking.Masks:
@@ -87,7 +86,11 @@ def guess_key(start: State, locked: masking.Masks, count: int, seed: int):
     The paper's fake_1 (section 4.4, Figure 5): the thief holds the locked part alone.
 
     Returns the start with the guessed weights, and the masks.
+
+    Raises:
+        ValueError: count is no whole number >= 0, or more than the lock leaves free.
     """
+    whole("count", count, 0)
     generator = torch.Generator().manual_seed(seed)
     names = sorted(locked)
     free = [int((~locked[name]).sum()) for name in names]

@@ -6,6 +6,7 @@ the network. What a claim is worth depends on who chose the pictures, so two att
 that choose them dishonestly stand here as well.
 """
 
+import functools
 import hashlib
 import math
 from collections.abc import Callable, Iterable
@@ -19,9 +20,9 @@ from scipy import stats
 from torch import Tensor, nn
 
 from lottolab.batches import normalise
-from lottolab.checks import require
+from lottolab.checks import require, whole
 from lottolab.ownership import pictures
-from lottolab.ownership.pictures import abstract, whole
+from lottolab.ownership.pictures import abstract
 from lottolab.ownership.signature import ACCEPT
 from lottolab.predict import logits
 from lottolab.stats import binomial_upper
@@ -68,12 +69,14 @@ class TriggerVerification:
     accepted: bool
 
 
+@functools.lru_cache(maxsize=8, typed=True)  # typed: 2.0 must not pass for 2
 def draw(
     count: int, *, classes: int, channels: int, size: int, secret: str
 ) -> Triggers:
     """Draw `count` abstract pictures and their labels from the owner's secret.
 
-    Raises ValueError as `abstract` and `secret_labels` do.
+    Kept for the next call: do not write to the tensors. Raises ValueError as `abstract`
+    and `secret_labels` do.
     """
     labels = secret_labels(count, classes=classes, secret=secret)
     seed = int.from_bytes(_stream("pictures", secret, 16), "big")

@@ -3,7 +3,7 @@
 import numpy as np
 
 from lottolab import data, runs, tickets
-from lottolab.ownership import alignment, framework, removal, signature
+from lottolab.ownership import alignment, removal, signature
 from lottolab.ownership import triggers as trigger
 from lottolab.ownership.experiments import attacks, signatures
 from lottolab.ownership.key import SignatureKey
@@ -58,9 +58,7 @@ def accused(*, epsilon: int, controls: list[float], **setting) -> dict:
     own = known(tickets.new_initialisation(**ticket))
     others = [tickets.random_mask(**ticket), tickets.iterative(**ticket)]
     judge = [trigger.predictor(known(outcome), scale) for outcome in others]
-    channels, size = parts["train"][0].shape[1:3]
-    shape = {"classes": parts["classes"], "channels": channels, "size": size}
-    fair = trigger.draw(framework.COUNT, **shape, secret=f"{setting['seed']:064x}")
+    fair = signatures.draw_triggers(f"{setting['seed']:064x}", **setting)
     options = {"epsilon": epsilon, "steps": 40, "step_size": max(epsilon / 10, 1)}
     unfair = trigger.accuse(own, fair, scale, **options)
     forged = trigger.forge(innocent, fair.images, classes=parts["classes"])

@@ -14,10 +14,10 @@ from torch import Tensor, nn
 from lottolab import data, predict, tickets, train
 from lottolab import masks as masking
 from lottolab.ownership import framework, qr, removal, signature, symmetry
+from lottolab.ownership.channels import State
 from lottolab.ownership.experiments import signatures
 from lottolab.ownership.key import SignatureKey
 
-State = dict[str, Tensor]
 THIEF = "thief"  # the text that he signs with
 
 

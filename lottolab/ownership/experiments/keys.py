@@ -1,13 +1,10 @@
 """Scheme V1: what a ticket is worth without its key, and to who guesses the key."""
 
-from torch import Tensor
-
 from lottolab import masks as masking
 from lottolab import runs, tickets
 from lottolab.ownership import removal
+from lottolab.ownership.channels import State
 from lottolab.ownership.split import split_key
-
-State = dict[str, Tensor]
 
 
 @runs.stage

@@ -1,17 +1,15 @@
 """Attack a signed network, and see what is left of the owner's evidence."""
 
 import numpy as np
-from torch import Tensor
 
 from lottolab import masks as masking
 from lottolab import runs, tickets
 from lottolab.checks import one_of, require
 from lottolab.ownership import alignment, framework, qr, removal, signature
+from lottolab.ownership.channels import State
 from lottolab.ownership.experiments import signatures
 from lottolab.ownership.experiments.attacks import ATTACKS, fine_tune
 from lottolab.ownership.key import SignatureKey
-
-State = dict[str, Tensor]
 
 
 @runs.stage
@@ -42,11 +40,8 @@ def attacked(*, attack: dict, epochs: int, aligned: bool = False, **given) -> di
     if aligned:
         twin = tickets.iterative(rates=given["rates"], **setting)["weights"]
         back = alignment.align(state, twin)
-        found = signature.verify(back, key, claim=text)
-        metrics["aligned modules"] = found.agreement
-        metrics["aligned accepted"] = float(found.accepted)
-        blind = signature.verify(back, key)
-        metrics["aligned decoded"] = float(blind.text == text)
+        found = signatures.white_box(back, key, text)
+        metrics |= {f"aligned {name}": value for name, value in found.items()}
     return {"metrics": metrics}
 
 
