@@ -1,4 +1,4 @@
-"""Data sets as tensors in memory, and their splits.
+"""Data sets as tensors in memory.
 
 A set is read once per process and kept whole as uint8; a batch is then an index.
 Where every byte comes from is written in `data/README.md`.
@@ -7,13 +7,13 @@ Where every byte comes from is written in `data/README.md`.
 import hashlib
 import inspect
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache, partial
 
 import torch
 from torch import Tensor
 
-from lottolab import glyphs, sources
+from lottolab import glyphs, relabel, sources
 from lottolab.checks import one_of, require
 
 
@@ -79,9 +79,10 @@ class Dataset:
 def load(name: str, **options: int) -> Dataset:
     """Read a data set by name, once per process.
 
-    `fashion-mnist` (embedded), `digits` (option `size`), `glyphs` (options `classes`,
-    `images`, `first_class`, `seed`), and through torchvision `cifar10`, `cifar100`,
-    `mnist`, `svhn`. The last four lie in the folder that LOTTOLAB_DATA names, else in
+    `fashion-mnist` (embedded), `fashion-cells` (its images with finer labels, option
+    `classes`), `digits` (option `size`), `glyphs` (options `classes`, `images`,
+    `first_class`, `seed`), and through torchvision `cifar10`, `cifar100`, `mnist`,
+    `svhn`. The last four lie in the folder that LOTTOLAB_DATA names, else in
     `data/downloads`, and are downloaded where the network allows.
 
     Raises ValueError for an unknown name or option or a damaged file,
@@ -147,83 +148,20 @@ def _glyphs(
     return Dataset("glyphs", pixels, labels, classes, test, True)
 
 
+def _fashion_cells(classes: int = 100) -> Dataset:
+    """Label Fashion-MNIST by 10, 100 or 1,000 nested cells; see `relabel.cells`."""
+    base = load("fashion-mnist")
+    labels = relabel.cells(base.images, base.labels, base.test, classes)
+    changed = {"name": "fashion-cells", "labels": labels, "classes": classes}
+    return replace(base, **changed, checksum="")
+
+
 LOADERS: dict[str, Callable[..., Dataset]] = {
     "digits": _digits,
+    "fashion-cells": _fashion_cells,
     "glyphs": _glyphs,
     **{name: partial(_official, name) for name in sources.NAMES},
 }
-
-
-def splits(
-    dataset: Dataset, *, train: int, val: int, test: int, holdout: int = 0, seed: int
-) -> dict[str, Tensor]:
-    """Draw named, disjoint splits; int64 indices, in random order.
-
-    Only first occurrences are drawn (`Dataset.first`), so that no image is in two
-    splits. Where the source has a test partition, `test` comes from it and the rest
-    from the training part; otherwise all come from the whole.
-
-    `train` is the head of one permutation that only the seed and the data set decide:
-    it does not change with the other sizes, and a smaller one is a prefix of a larger
-    one. So is an official `test`. The others are cut from the permutation's end, in
-    the order test (where it has no partition of its own), val, holdout: each depends
-    on its own size and on those before it.
-
-    Raises ValueError for a negative size or more examples than there are.
-
-    >>> parts = splits(load("digits"), train=1000, val=100, test=200, seed=0)
-    >>> [len(part) for part in parts.values()]
-    [1000, 100, 200, 0]
-    """
-    sizes = {"train": train, "val": val, "test": test, "holdout": holdout}
-    for key, size in sizes.items():
-        require(size >= 0, f"{key} must be at least 0", size)
-    generator = torch.Generator().manual_seed(seed)
-    pool = _shuffled(dataset.first & ~dataset.test, generator)
-    if dataset.test.any():
-        apart = _shuffled(dataset.first & dataset.test, generator)
-        _enough(f"test={test}", test, len(apart), f"the test part of {dataset.name}")
-        shared = ("val", "holdout")
-    else:
-        apart, shared = pool[:0], ("test", "val", "holdout")
-    asked = " + ".join(f"{key}={sizes[key]}" for key in ("train", *shared))
-    total = train + sum(sizes[key] for key in shared)
-    _enough(asked, total, len(pool), dataset.name)
-    parts, end = {"train": pool[:train], "test": apart[:test]}, len(pool)
-    for key in shared:
-        parts[key] = pool[end - sizes[key] : end]
-        end -= sizes[key]
-    return {key: parts[key] for key in sizes}
-
-
-def _shuffled(mark: Tensor, generator: torch.Generator) -> Tensor:
-    index = mark.nonzero().flatten()
-    return index[torch.randperm(len(index), generator=generator)]
-
-
-def _enough(asked: str, size: int, available: int, where: str) -> None:
-    limit = f"{where} has {available} distinct images: {asked} must not ask for more"
-    require(size <= available, limit, size)
-
-
-def subsets(n: int, models: int, seed: int) -> Tensor:
-    """Choose training sets for reference models; bool [models, n].
-
-    Every example is in exactly half of the models, uniformly and independently of the
-    other examples, as Carlini et al. (2022, "Membership inference attacks from first
-    principles", section V) train their shadow models.
-
-    Raises ValueError unless `models` is even and at least 2 and `n` at least 1.
-
-    >>> subsets(5, 4, seed=0).sum(0)
-    tensor([2, 2, 2, 2, 2])
-    """
-    even = models >= 2 and models % 2 == 0
-    require(even, "models must be even and at least 2", models)
-    require(n >= 1, "n must be at least 1", n)
-    generator = torch.Generator().manual_seed(seed)
-    ranks = torch.rand(n, models, generator=generator, dtype=torch.float64)
-    return (ranks.argsort(dim=1) < models // 2).T.contiguous()
 
 
 def normalisation(images: Tensor) -> tuple[Tensor, Tensor]:

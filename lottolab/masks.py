@@ -77,13 +77,30 @@ def magnitude(
     >>> magnitude(w, {"a": torch.ones(4, dtype=torch.bool)}, 0.5)
     {'a': tensor([ True, False, False,  True])}
     """
-    check(masks, weights)
+    size = {name: w.detach().abs() for name, w in weights.items() if name in masks}
+    return by_score(size, masks, rate, scope)
 
-    def smallest(names: list[str], count: int) -> Tensor:
-        kept = [weights[n].detach().to(masks[n].device)[masks[n]].abs() for n in names]
+
+def by_score(
+    scores: dict[str, Tensor], masks: Masks, rate: float, scope: str = "global"
+) -> Masks:
+    """Remove the lowest scores of the kept weights; all else is as in `magnitude`.
+
+    `scores` float tensors by name, of either sign, the shapes those of the masks.
+
+    Raises ValueError as `magnitude` does.
+
+    >>> s = {"a": torch.tensor([3.0, -1.0, 2.0, -4.0])}
+    >>> by_score(s, {"a": torch.ones(4, dtype=torch.bool)}, 0.5)
+    {'a': tensor([ True, False,  True, False])}
+    """
+    check(masks, scores)
+
+    def lowest(names: list[str], count: int) -> Tensor:
+        kept = [scores[n].detach().to(masks[n].device)[masks[n]] for n in names]
         return torch.cat(kept).sort(stable=True).indices[:count]
 
-    return _remove(masks, rate, scope, smallest)
+    return _remove(masks, rate, scope, lowest)
 
 
 def random(masks: Masks, rate: float, seed: int, scope: str = "global") -> Masks:

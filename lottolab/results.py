@@ -30,7 +30,8 @@ def row(stage, setting: dict, *, metric: str, value: float, claim="", **columns)
     Args:
         metric: what was measured, one word for one thing (`test_accuracy`).
         claim: ids of the claims that it decides, separated by blanks.
-        columns: the settings that tell this row from others (`arm`, `density` …).
+        columns: the settings that tell this row from others (`arm`, `density` …), and
+            the `seed` where it is not the stage's argument.
 
     Raises:
         LookupError: the store has no result of the stage.
@@ -38,7 +39,7 @@ def row(stage, setting: dict, *, metric: str, value: float, claim="", **columns)
     record = runs.record(stage, **setting)
     if record is None:
         raise LookupError(f"{runs.name(stage)} has no result for {setting}")
-    seed = record["arguments"].get("seed")
+    seed = columns.pop("seed", record["arguments"].get("seed"))
     row = {"claim": claim, **columns, "metric": metric, "value": value, "seed": seed}
     place = f"{record['stage']}/{runs.place(stage, **setting).name}"
     return row | {k: record[k] for k in PROVENANCE[:-1]} | {"stage": place}
@@ -65,8 +66,9 @@ def cross(
 def measure(asked: list[Asked]) -> list[dict]:
     """Compute what is asked for side by side; return a row for each measurement.
 
-    Measurements are a result's `metrics`, numbers by name, or the accuracies of a
-    trained network, whose `density` becomes a column.
+    Measurements are a result's `metrics`, numbers by name; or its table of
+    `measurements` with the columns `metric`, `value` and more that join those of the
+    row; or the accuracies of a trained network, whose `density` becomes a column.
 
     Args:
         asked: for each stage the columns of its rows (`arm` …), the stage and its
@@ -80,9 +82,10 @@ def measure(asked: list[Asked]) -> list[dict]:
             f"{k}_accuracy": accuracy[k] for k in accuracy
         }
         more = {"density": outcome["density"]} if "density" in outcome else {}
-        for metric, value in metrics.items():
-            marks = columns | more | {"metric": metric, "value": value}
-            rows.append(row(stage, given, **marks))
+        found = [{"metric": m, "value": value} for m, value in metrics.items()]
+        if "measurements" in outcome:
+            found = outcome["measurements"].to_dict("records")
+        rows += [row(stage, given, **columns | more | marks) for marks in found]
     return rows
 
 

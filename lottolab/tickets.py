@@ -3,14 +3,15 @@
 The stages share these arguments, called a `setting` where they are handed on whole:
 
 dataset: a name for `data.get`, or a dict of name and options.
-sizes: how many images `train`, `val` and `test` hold.
+sizes: how many images `train`, `val` and `test` hold, as `partition.splits` wants them;
+    or `pool`, `models`, `val` and `test`, as `partition.halves` does.
 network: arguments of `models.build` (`name`, `width`, `stem`).
 recipe: arguments of `train.Recipe`.
 rewind_at: the epoch whose end tickets are rewound to; 0 is the initialisation.
 seed: of the splits, the initialisation, the order and the augmentation.
 
-Each returns `weights` and `masks`, the `history` of the training, and `accuracy` on
-`val` and `test` in [0, 1], with the `density` of the prunable weights.
+Each returns `weights` and `masks`, the `history` of the training, the `density` of the
+prunable weights, and `accuracy` on `val` and `test`, in [0, 1], where they hold images.
 """
 
 import math
@@ -18,8 +19,10 @@ import math
 import pandas as pd
 from torch import Tensor, nn
 
-from lottolab import data, models, predict, runs, train
+from lottolab import data, models, partition, predict, runs, train
+from lottolab import foresight as pruning
 from lottolab import masks as masking
+from lottolab.batches import normalise
 from lottolab.checks import require
 
 
@@ -109,6 +112,24 @@ def new_initialisation(*, rates: list[float], **setting) -> dict:
     return retrain(other.state_dict(), ticket["masks"], **setting)
 
 
+@runs.stage
+def foresight(*, method: str, rate: float, **setting) -> dict:
+    """Prune before training, by `snip`, `grasp` or `synflow`, then train.
+
+    The scores are taken at the state that a ticket is rewound to, on the
+    first training images, ten a class and at least 128.
+    """
+    parts = read(**setting)
+    model = build(parts=parts, **setting)
+    start = dense(**setting)["rewind"]
+    model.load_state_dict(start)
+    images, labels = parts["train"]
+    count = max(128, 10 * parts["classes"])
+    x = normalise(images[:count], *data.normalisation(images))
+    masks = pruning.prune(method, model, x, labels[:count], rate)
+    return retrain(start, masks, **setting)
+
+
 def retrain(
     state: dict[str, Tensor],
     masks: dict[str, Tensor],
@@ -141,19 +162,18 @@ def check(*, dataset, sizes, network, recipe, rewind_at) -> None:
         f"rewind_at must be a whole number in [0, epochs = {settings.epochs})",
         rewind_at,
     )
-    require(
-        settings.batch <= sizes["train"],
-        f"batch must be at most the training images, {sizes['train']}",
-        settings.batch,
-    )
     parts = read(dataset=dataset, sizes=sizes, seed=0)
+    count = len(parts["train"][0])
+    most = f"batch must be at most the training images, {count}"
+    require(settings.batch <= count, most, settings.batch)
     build(network=network, parts=parts, seed=0)
 
 
 def read(*, dataset, sizes: dict[str, int], seed: int, **_) -> dict:
     """Return the splits by name, each as (images, labels), and how many `classes`."""
     source = data.get(dataset)
-    places = data.splits(source, **sizes, seed=seed)
+    draw = partition.halves if "pool" in sizes else partition.splits
+    places = draw(source, **sizes, seed=seed)
     parts = {n: (source.images[p], source.labels[p]) for n, p in places.items()}
     return parts | {"classes": source.classes}
 
@@ -167,11 +187,12 @@ def build(*, network: dict, parts: dict, seed: int, **_) -> nn.Module:
 
 def judge(model: nn.Module, masks: dict, parts: dict, fitted: train.Fit) -> dict:
     """Return what the stages return of a trained network."""
+    judged = [part for part in ("val", "test") if len(parts[part][0])]
     return {
         "weights": {k: v.cpu() for k, v in model.state_dict().items()},
         "masks": masks,
         "history": fitted.history,
-        "accuracy": {part: accuracy(model, parts, part) for part in ("val", "test")},
+        "accuracy": {part: accuracy(model, parts, part) for part in judged},
         "density": masking.density(masks),
     }
 

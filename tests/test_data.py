@@ -18,7 +18,7 @@ import scipy.io
 import torch
 import torchvision.datasets as tv
 
-from lottolab import data, glyphs, sources
+from lottolab import data, glyphs, partition, sources
 
 # ---------------------------------------------------------------- Fashion-MNIST
 
@@ -446,7 +446,7 @@ def test_no_image_is_in_two_splits(seed, official):
     tests = len(test_values - train_values) if official else 20
     rest = most if official else most - tests
     sizes = {"train": rest - 30, "val": 20, "test": tests, "holdout": 10}
-    parts = data.splits(dataset, **sizes, seed=seed)
+    parts = partition.splits(dataset, **sizes, seed=seed)
     assert {key: len(part) for key, part in parts.items()} == sizes
     assert all(part.dtype == torch.int64 for part in parts.values())
     drawn = [key for part in parts.values() for key in keys(dataset, part)]
@@ -458,12 +458,12 @@ def test_no_image_is_in_two_splits(seed, official):
             dataset.test[parts[k]].any() for k in ("train", "val", "holdout")
         )
     with pytest.raises(ValueError, match=rf"has {most} distinct images"):
-        data.splits(dataset, **{**sizes, "train": sizes["train"] + 1}, seed=seed)
+        partition.splits(dataset, **{**sizes, "train": sizes["train"] + 1}, seed=seed)
     if official:
         with pytest.raises(
             ValueError, match=rf"test part of tiny has {tests} distinct"
         ):
-            data.splits(dataset, **{**sizes, "test": tests + 1}, seed=seed)
+            partition.splits(dataset, **{**sizes, "test": tests + 1}, seed=seed)
 
 
 @pytest.mark.parametrize("official", [False, True])
@@ -472,7 +472,7 @@ def test_train_depends_on_the_seed_and_its_own_size_only(official):
 
     def draw(seed=1, **sizes):
         base = {"train": 100, "val": 20, "test": 30, "holdout": 10}
-        return data.splits(dataset, **{**base, **sizes}, seed=seed)
+        return partition.splits(dataset, **{**base, **sizes}, seed=seed)
 
     base = draw()
     assert torch.equal(base["train"], draw(val=50, test=0, holdout=40)["train"])
@@ -489,14 +489,14 @@ def test_train_depends_on_the_seed_and_its_own_size_only(official):
 def test_splits_of_the_embedded_set():
     dataset = data.load("fashion-mnist")
     sizes = {"train": 20_000, "val": 5000, "test": 10_000, "holdout": 20_000}
-    parts = data.splits(dataset, **sizes, seed=0)
+    parts = partition.splits(dataset, **sizes, seed=0)
     drawn = torch.cat(list(parts.values()))
     assert len(drawn.unique()) == 55_000
     assert parts["test"].min() >= 60_000
     assert len(dataset.images[drawn].flatten(1).unique(dim=0)) == 55_000
     assert torch.bincount(dataset.labels[parts["train"]]).min() > 1800
     with pytest.raises(ValueError, match="val must be at least 0, got -1"):
-        data.splits(dataset, train=1, val=-1, test=1, seed=0)
+        partition.splits(dataset, train=1, val=-1, test=1, seed=0)
 
 
 # ---------------------------------------------------------------- subsets
@@ -504,29 +504,71 @@ def test_splits_of_the_embedded_set():
 
 @pytest.mark.parametrize("models", [2, 4, 10])
 def test_every_example_is_in_exactly_half_of_the_models(models):
-    chosen = data.subsets(2001, models, seed=0)
+    chosen = partition.subsets(2001, models, seed=0)
     assert chosen.dtype == torch.bool
     assert chosen.shape == (models, 2001)
     assert (chosen.sum(0) == models // 2).all()
-    assert not torch.equal(chosen, data.subsets(2001, models, seed=1))
-    assert torch.equal(chosen, data.subsets(2001, models, seed=0))
+    assert not torch.equal(chosen, partition.subsets(2001, models, seed=1))
+    assert torch.equal(chosen, partition.subsets(2001, models, seed=0))
 
 
-def test_subsets_are_uniform_and_independent_across_examples():
-    chosen = data.subsets(60_000, 4, seed=3)
-    rows = chosen.T.int() @ torch.tensor([8, 4, 2, 1], dtype=torch.int32)
-    counts = rows.bincount(minlength=16)
-    assert (counts > 0).sum() == 6, "all of the six halves of four"
-    assert (counts[counts > 0] - 10_000).abs().max() < 5 * 91.3
-    # Neighbours agree as often as two independent draws: once in six.
-    agree = (rows[1:] == rows[:-1]).double().mean().item()
-    assert abs(agree - 1 / 6) < 5 * (5 / 36 / 60_000) ** 0.5
+def test_models_come_in_complementary_pairs_of_equal_halves():
+    chosen = partition.subsets(2000, 6, seed=2)
+    assert (chosen.sum(1) == 1000).all()
+    assert torch.equal(chosen[::2], ~chosen[1::2])
+    # Without a model and its partner, all examples are left equally often.
+    assert (chosen[2:].sum(0) == 2).all()
 
 
-@pytest.mark.parametrize(("n", "models"), [(5, 3), (5, 0), (5, -2), (0, 4)])
+def test_pairs_are_drawn_uniformly_and_independently():
+    chosen = partition.subsets(60_000, 4, seed=3)
+    both = (chosen[0].int() + 2 * chosen[2].int()).bincount(minlength=4)
+    assert (both - 15_000).abs().max() < 5 * (60_000 * 3 / 16) ** 0.5
+    # Neighbours agree as often as two coins, up to the pull to equal halves.
+    agree = (chosen[0, 1:] == chosen[0, :-1]).double().mean().item()
+    assert abs(agree - 1 / 2) < 5 * (1 / 4 / 60_000) ** 0.5
+
+
+@pytest.mark.parametrize(("n", "models"), [(5, 3), (5, 0), (5, -2), (1, 4)])
 def test_bad_subsets_are_refused(n, models):
     with pytest.raises(ValueError, match="must be"):
-        data.subsets(n, models, seed=0)
+        partition.subsets(n, models, seed=0)
+
+
+# ---------------------------------------------------------------- halves
+
+
+def test_halves_of_a_pool_are_its_subsets_and_leave_the_rest_alone():
+    source = data.load("digits")
+    sizes = {"pool": 200, "models": 4, "test": 50, "val": 30}
+    parts = [partition.halves(source, **sizes, seed=seed) for seed in (4, 5, 6, 7)]
+    member = partition.subsets(200, 4, seed=1)
+    for place, part in enumerate(parts):
+        assert torch.equal(part["pool"], parts[0]["pool"])
+        assert torch.equal(part["test"], parts[0]["test"])
+        assert torch.equal(part["train"], part["pool"][member[place]])
+        assert torch.equal(part["out"], part["pool"][~member[place]])
+        sets = [set(part[name].tolist()) for name in ("train", "out", "test", "val")]
+        assert len(set.union(*sets)) == sum(map(len, sets)) == 280
+    counts = torch.stack([torch.isin(parts[0]["pool"], p["train"]) for p in parts])
+    assert (counts.sum(0) == 2).all()
+    other = partition.halves(source, **sizes, seed=8)
+    assert not torch.equal(other["pool"], parts[0]["pool"])
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"seed": -1}, "seed must be at least 0, got -1"),
+        ({"models": 3}, "models must be even and at least 2, got 3"),
+        ({"models": 0}, "models must be even and at least 2, got 0"),
+        ({"pool": 1790}, "not ask for more"),
+    ],
+)
+def test_bad_halves_are_refused(change, message):
+    sizes = {"pool": 200, "models": 4, "test": 50, "seed": 0} | change
+    with pytest.raises(ValueError, match=message):
+        partition.halves(data.load("digits"), **sizes)
 
 
 # ---------------------------------------------------------------- normalisation

@@ -13,7 +13,7 @@ import trainings
 from scipy import stats
 from torchvision.transforms import functional as tv
 
-from lottolab import data, models, tickets
+from lottolab import data, models, partition, tickets
 from lottolab.ownership import split
 from lottolab.ownership.experiments import keys
 
@@ -94,7 +94,7 @@ def check_told(outcome, fit, dataset="digits"):
     """Compare what a stage reports with the network that it trained last."""
     kept, total = count(fit["masks"]), sum(m.numel() for m in fit["masks"].values())
     source = data.get(dataset)
-    parts = data.splits(source, **SETTING["sizes"], seed=SETTING["seed"])
+    parts = partition.splits(source, **SETTING["sizes"], seed=SETTING["seed"])
     known = source.images[parts["train"]]
     assert torch.equal(fit["images"], known)
     shape = {"channels": 1, "classes": source.classes}

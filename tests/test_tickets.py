@@ -9,7 +9,7 @@ import torch
 import trainings
 from torchvision.transforms import functional as tv
 
-from lottolab import data, masks, models, runs, tickets, train
+from lottolab import data, masks, models, partition, runs, tickets, train
 
 SETTING = {
     "dataset": {"name": "digits"},
@@ -104,7 +104,7 @@ def test_retraining_starts_from_the_rewound_weights_under_the_mask(dense, rounds
 def test_the_rewind_state_is_the_dense_network_after_that_epoch(dense):
     model = models.build("cnn4", channels=1, classes=10, width=4, size=8, seed=0)
     source = data.load("digits")
-    places = data.splits(source, **SETTING["sizes"], seed=0)["train"]
+    places = partition.splits(source, **SETTING["sizes"], seed=0)["train"]
     settings = train.Recipe(**SETTING["recipe"])
     train.fit(
         model, source.images[places], source.labels[places], settings, seed=0, stop=1
@@ -122,7 +122,7 @@ def test_rewinding_to_the_initialisation(fits):
 
 def test_what_a_stage_reports_is_true(dense, rounds):
     source = data.load("digits")
-    places = data.splits(source, **SETTING["sizes"], seed=0)
+    places = partition.splits(source, **SETTING["sizes"], seed=0)
     known = source.images[places["train"]].double() / 255
     scale = [known.mean().item()], [known.std(correction=0).item()]
     for outcome in (dense, rounds[2][0]):
@@ -174,7 +174,7 @@ def test_a_new_initialisation_wears_the_tickets_mask(dense, rounds, fits):
     assert same(first["before"], fresh.state_dict())
     assert (first["stop"], first.get("masks")) == (1, None)
     source = data.load("digits")
-    places = data.splits(source, **SETTING["sizes"], seed=0)["train"]
+    places = partition.splits(source, **SETTING["sizes"], seed=0)["train"]
     settings = train.Recipe(**SETTING["recipe"])
     train.fit(
         fresh, source.images[places], source.labels[places], settings, seed=0, stop=1
