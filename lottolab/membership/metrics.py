@@ -1,0 +1,236 @@
+"""What an attack achieves: rates at a threshold, the ROC curve, each with an interval.
+
+`scores` is finite, float64 [N], larger for "more likely a member"; `is_member` holds N
+booleans (or 0 and 1), some of each kind. Who is guessed a member has a score above the
+threshold. Anything else is a ValueError.
+
+Accuracy and precision depend on the share of members: balance the two kinds, so that
+0.5 is chance.
+"""
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import ArrayLike
+from scipy import stats as scipy_stats
+from scipy.integrate import trapezoid
+
+from lottolab import stats
+from lottolab.checks import require
+from lottolab.stats import Interval
+
+FPRS = {"tpr at 1% fpr": 0.01, "tpr at 0.1% fpr": 0.001}
+FALSE_ALARMS = 10  # how many an FPR must allow before a TPR is reported at it
+DRAWS = 2000
+Measure = Callable[[np.ndarray], float]  # of the weights of the examples, [N]
+
+
+def report(
+    scores: ArrayLike,
+    is_member: ArrayLike,
+    *,
+    threshold: float = 0.5,
+    model: ArrayLike | None = None,
+    seed: int = 0,
+) -> dict[str, Interval | None]:
+    """Return accuracy, precision, recall, AUC and TPR at 1 % and 0.1 % FPR.
+
+    Each has its 95 % interval. A TPR that the sample cannot support is None, see
+    `tpr_at`; no positive guess at all counts as precision 0.
+
+    With `model`, N labels of the trained model that each score is about, the numbers
+    are those of all examples pooled, and the intervals resample whole models
+    (`stats.bootstrap_interval`; `n` counts models).
+
+    Without it, all scores are about one model, and the intervals say how other examples
+    would fare with that same model: *nothing about another model*. Accuracy,
+    precision and recall get exact binomial intervals, rather too wide than too narrow
+    as the numbers of members and non-members are fixed. AUC and TPR get percentile
+    bootstrap intervals that resample each of the two kinds; a number that no resample
+    changes has no interval (nan).
+
+    Raises:
+        ValueError: also if a model has members only, or non-members only.
+
+    >>> print(report([0.9, 0.8, 0.4, 0.3], [1, 0, 1, 0])["accuracy"])
+    0.500 [0.068, 0.932], n = 4
+    """
+    s, member = checked(scores, is_member)
+    measures = _measures(s, member, threshold)
+    if model is None:
+        found = _over_examples(measures, s > threshold, member, seed)
+    else:
+        found = _over_models(measures, member, model, seed)
+    return found | {name: None for name in FPRS if name not in found}
+
+
+def rates(
+    scores: ArrayLike, is_member: ArrayLike, *, threshold: float = 0.5
+) -> dict[str, float]:
+    """Return the numbers of `report` alone; a TPR that it would not give is left out.
+
+    >>> rates([0.9, 0.8, 0.4, 0.3], [1, 0, 1, 0])
+    {'accuracy': 0.5, 'precision': 0.5, 'recall': 0.5, 'auc': 0.75}
+    """
+    s, member = checked(scores, is_member)
+    once = np.ones(len(s), int)
+    return {name: f(once) for name, f in _measures(s, member, threshold).items()}
+
+
+def accuracy(scores: ArrayLike, is_member: ArrayLike, threshold: float) -> float:
+    """Return the share of examples guessed right, in [0, 1]."""
+    return rates(scores, is_member, threshold=threshold)["accuracy"]
+
+
+def auc(scores: ArrayLike, is_member: ArrayLike) -> float:
+    """Return the probability that a member scores above a non-member, ties half."""
+    return rates(scores, is_member)["auc"]
+
+
+def tpr_at(scores: ArrayLike, is_member: ArrayLike, fpr: float) -> float:
+    """Return the largest TPR of a threshold whose FPR is `fpr`, in (0, 1), or less.
+
+    Examples of equal score are guessed alike, so a threshold may stay below `fpr`.
+    Raises ValueError if fewer than 10 / fpr non-members are there: where fewer than
+    ten false alarms are allowed, one more or less decides the TPR.
+    """
+    s, member = checked(scores, is_member)
+    require(0 < fpr < 1, "fpr must be in (0, 1), such as 0.01", fpr)
+    what = f"TPR at FPR {fpr} needs at least {_needed(fpr)} non-members"
+    require((~member).sum() >= _needed(fpr), what, (~member).sum())
+    return _highest(*_roc(s, member)(np.ones(len(s), int)), fpr)
+
+
+def checked(scores: ArrayLike, is_member: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
+    """Return scores as float64 [N] and membership as bool [N], or raise ValueError."""
+    s = np.asarray(scores, dtype=float)
+    require(s.ndim == 1, "scores must have one dimension", f"shape {s.shape}")
+    odd = s[~np.isfinite(s)]
+    require(odd.size == 0, "scores must be finite", odd[:1])
+    return s, members(is_member, len(s))
+
+
+def members(is_member: ArrayLike, n: int) -> np.ndarray:
+    """Return bool [n], True for members; raise ValueError unless both kinds are there.
+
+    Values other than 0, 1 and booleans, or another number of them, are refused too.
+    """
+    x = np.asarray(is_member)
+    require(x.shape == (n,), f"is_member must hold {n} values, one an example", x.shape)
+    odd = x[~np.isin(x, (0, 1))]
+    require(odd.size == 0, "is_member must be 0 or 1 (or booleans)", odd[:1])
+    member = x.astype(bool)
+    counts = f"{member.sum()} and {(~member).sum()}"
+    mixed = member.any() and not member.all()
+    require(mixed, "is_member must have members and non-members", counts)
+    return member
+
+
+def _measures(
+    scores: np.ndarray, member: np.ndarray, threshold: float
+) -> dict[str, Measure]:
+    """Return each measure as a function of how often each example counts."""
+    require(not math.isnan(threshold), "threshold must be a number", threshold)
+    guess, roc = scores > threshold, _roc(scores, member)
+    right, hit = guess == member, guess & member
+    measures: dict[str, Measure] = {
+        "accuracy": lambda w: float(w @ right / w.sum()),
+        "precision": lambda w: float(w @ hit / max(w @ guess, 1)),
+        "recall": lambda w: float(w @ hit / (w @ member)),
+        "auc": lambda w: _area(*roc(w)),
+    }
+    for name, fpr in FPRS.items():
+        if (~member).sum() >= _needed(fpr):
+            measures[name] = lambda w, fpr=fpr: _highest(*roc(w), fpr)
+    return measures
+
+
+def _roc(scores: np.ndarray, member: np.ndarray):
+    """Return a function from weights to the (hits, false alarms) of every threshold.
+
+    Each is float [thresholds], from the highest threshold that guesses anybody to the
+    lowest, which guesses all.
+    """
+    order = np.argsort(-scores, kind="stable")
+    falling, member = scores[order], member[order]
+    last = np.append(falling[1:] != falling[:-1], True)  # of examples of equal score
+
+    def roc(weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        w = weights[order]
+        return np.cumsum(w * member)[last], np.cumsum(w * ~member)[last]
+
+    return roc
+
+
+def _area(hits: np.ndarray, alarms: np.ndarray) -> float:
+    area = trapezoid(np.append(0, hits), np.append(0, alarms))
+    return float(area / (hits[-1] * alarms[-1]))
+
+
+def _highest(hits: np.ndarray, alarms: np.ndarray, fpr: float) -> float:
+    allowed = np.searchsorted(alarms / alarms[-1], fpr, side="right")
+    return float(hits[allowed - 1] / hits[-1]) if allowed else 0.0
+
+
+def _needed(fpr: float) -> int:
+    return math.ceil(round(FALSE_ALARMS / fpr, 6))
+
+
+def _over_models(measures: dict[str, Measure], member, model, seed: int):
+    names = np.asarray(model)
+    what = f"model must hold {len(member)} labels, one a score"
+    require(names.shape == member.shape, what, names.shape)
+    which, index = np.unique(names, return_inverse=True)
+    for kind, rows in (("members", member), ("non-members", ~member)):
+        without = which[np.bincount(index[rows], minlength=len(which)) == 0]
+        require(
+            len(without) == 0, f"every model must have {kind}", f"{without} without"
+        )
+    each = np.arange(len(which))
+
+    def interval(measure: Measure) -> Interval:
+        def pooled(drawn: np.ndarray) -> float:
+            times = np.bincount(drawn.astype(int), minlength=len(which))
+            return measure(times[index])
+
+        return stats.bootstrap_interval(each, each, pooled, draws=DRAWS, seed=seed)
+
+    return {name: interval(measure) for name, measure in measures.items()}
+
+
+def _over_examples(measures: dict[str, Measure], guess, member, seed: int):
+    hits, guesses = int((guess & member).sum()), int(guess.sum())
+    right, n = int((guess == member).sum()), len(member)
+    found = {
+        "accuracy": stats.binomial_interval(right, n),
+        "precision": Interval(0.0, 0.0, 1.0, n=0),
+        "recall": stats.binomial_interval(hits, int(member.sum())),
+    }
+    if guesses:
+        found["precision"] = stats.binomial_interval(hits, guesses)
+    rest = {name: f for name, f in measures.items() if name not in found}
+    return found | {name: _resampled(f, member, seed) for name, f in rest.items()}
+
+
+def _resampled(measure: Measure, member: np.ndarray, seed: int) -> Interval:
+    """Draw members among members and non-members among non-members."""
+    n = len(member)
+
+    def redrawn(*kinds: np.ndarray) -> float:
+        return measure(np.bincount(np.concatenate(kinds), minlength=n))
+
+    drawn = scipy_stats.bootstrap(
+        (np.flatnonzero(member), np.flatnonzero(~member)),
+        redrawn,
+        vectorized=False,
+        n_resamples=DRAWS,
+        batch=100,  # the indices of all draws at once take gigabytes
+        confidence_level=stats.LEVEL,
+        method="percentile",
+        rng=np.random.default_rng(seed),
+    )
+    low, high = drawn.confidence_interval
+    if np.ptp(drawn.bootstrap_distribution) == 0:
+        low = high = math.nan
+    return Interval(measure(np.ones(n, int)), float(low), float(high), n)

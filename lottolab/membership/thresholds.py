@@ -1,0 +1,69 @@
+"""Where to cut a score into members and others: one threshold, or one a class.
+
+Choose a threshold on examples that are not those it is reported on.
+"""
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike
+from torch import Tensor
+
+from lottolab.checks import require, whole
+from lottolab.membership.metrics import checked
+
+
+def best(scores: ArrayLike, is_member: ArrayLike) -> float:
+    """Return the threshold of the largest balanced accuracy of `scores > threshold`.
+
+    Balanced accuracy is (TPR + TNR) / 2. The threshold is midway between two scores
+    that are next to each other; of equally good ones the largest is chosen, the one
+    that accuses fewest. Where none is better than chance it is the largest score.
+
+    Raises:
+        ValueError: scores or membership that `report` refuses too.
+
+    >>> best([0.1, 0.4, 0.6, 0.9], [0, 0, 1, 1])
+    0.5
+    """
+    return _best(*checked(scores, is_member))
+
+
+def by_class(
+    scores: ArrayLike, labels: ArrayLike, is_member: ArrayLike, classes: int
+) -> Tensor:
+    """Return the best threshold of each class, float64 [classes].
+
+    Song and Mittal (2021). A class without members or without non-members gets the
+    threshold of all examples. `scores - by_class(...)[labels]` are scores with
+    threshold 0.
+
+    Raises:
+        ValueError: as in `best`, or labels that are no integers in [0, classes).
+    """
+    whole("classes", classes, 1)
+    s, member = checked(scores, is_member)
+    y = np.asarray(labels)
+    what = f"labels must be {len(s)} integers, one a score"
+    require(y.shape == s.shape and y.dtype.kind in "iu", what, f"{y.dtype} {y.shape}")
+    outside = y[(y < 0) | (y >= classes)]
+    require(len(outside) == 0, f"labels must be in [0, {classes - 1}]", outside[:1])
+    found = np.full(classes, _best(s, member))
+    ends = np.cumsum(np.bincount(y, minlength=classes))[:-1]
+    for label, rows in enumerate(np.split(np.argsort(y, kind="stable"), ends)):
+        if member[rows].any() and not member[rows].all():
+            found[label] = _best(s[rows], member[rows])
+    return torch.from_numpy(found)
+
+
+def _best(scores: np.ndarray, member: np.ndarray) -> float:
+    values, place = np.unique(scores, return_inverse=True)
+    members = np.bincount(place[member], minlength=len(values))
+    others = np.bincount(place[~member], minlength=len(values))
+    # Balanced accuracy above each value, times 2 × members × others: in integers, so
+    # that ties are ties.
+    hits, rejected = members.sum() - np.cumsum(members), np.cumsum(others)
+    gain = hits * others.sum() + rejected * members.sum()
+    last = len(values) - 1 - int(np.argmax(gain[::-1]))
+    low, high = values[[last, min(last + 1, len(values) - 1)]]
+    middle = low / 2 + high / 2
+    return float(middle if low <= middle < high else low)  # rounding may reach `high`
