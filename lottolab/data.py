@@ -9,6 +9,7 @@ import inspect
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache, partial
+from importlib.metadata import version
 
 import torch
 from torch import Tensor
@@ -142,10 +143,12 @@ def _digits(size: int = 8) -> Dataset:
 def _glyphs(
     classes: int = 100, images: int = 10_000, first_class: int = 0, seed: int = 0
 ) -> Dataset:
-    """Draw synthetic images of letters; see `lottolab.glyphs.draw`."""
-    pixels, labels = glyphs.draw(classes, images, first_class, seed)
+    """Draw synthetic images of letters once, see `lottolab.glyphs.draw`."""
+    glyphs.check(classes, first_class, images)
+    given = {"classes": classes, "images": images, "first_class": first_class}
+    found = glyphs.drawn(**given, seed=seed, fonts=version("matplotlib"))
     test = torch.zeros(images, dtype=torch.bool)
-    return Dataset("glyphs", pixels, labels, classes, test, True)
+    return Dataset("glyphs", found["pixels"], found["labels"], classes, test, True)
 
 
 def _fashion_cells(classes: int = 100) -> Dataset:

@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from lottolab import runs
 from lottolab.checks import require
 
 SIZE = 28
@@ -102,6 +103,17 @@ def _outlines(font: object, chars: list[str]) -> dict[str, bytes]:
     return {char: keys[names[ord(char)]] for char in chars}
 
 
+def check(classes: int, first_class: int, images: int = 1) -> None:
+    """Raise ValueError for numbers that `draw` refuses."""
+    require(images >= 1, "images must be at least 1", images)
+    require(2 <= classes <= 1000, "classes must be in [2, 1000]", classes)
+    available = len(letters())
+    last = available - classes
+    limit = f"with classes={classes} first_class must be in [0, {last}]"
+    there = f"{limit} (there are {available} glyph classes)"
+    require(0 <= first_class <= last, there, first_class)
+
+
 @lru_cache(maxsize=4)
 def templates(classes: int, first_class: int) -> Tensor:
     """Draw each class once in each face; uint8 [classes, 12, 56, 56], 255 is ink.
@@ -110,12 +122,7 @@ def templates(classes: int, first_class: int) -> Tensor:
     """
     from PIL import Image, ImageDraw, ImageFont
 
-    require(2 <= classes <= 1000, "classes must be in [2, 1000]", classes)
-    available = len(letters())
-    last = available - classes
-    limit = f"with classes={classes} first_class must be in [0, {last}]"
-    there = f"{limit} (there are {available} glyph classes)"
-    require(0 <= first_class <= last, there, first_class)
+    check(classes, first_class)
     drawn = np.zeros((classes, 12, CANVAS, CANVAS), np.uint8)
     for j, path in enumerate(faces()):
         # The basic layout draws the code point's own outline, whatever is installed.
@@ -145,7 +152,7 @@ def draw(
     >>> [len(part) for part in draw(2, 10)]
     [10, 10]
     """
-    require(images >= 1, "images must be at least 1", images)
+    check(classes, first_class, images)
     # Two sets, say a target's and a thief's, must not share their noise.
     key = hashlib.sha256(repr((classes, images, first_class, seed)).encode()).digest()
     generator = torch.Generator().manual_seed(int.from_bytes(key[:7], "big"))
@@ -158,6 +165,18 @@ def draw(
         part = slice(i, i + BATCH)
         out[part] = _vary(ink[labels[part], face[part], None], generator)
     return out, labels
+
+
+@runs.stage
+def drawn(
+    *, classes: int, images: int, first_class: int, seed: int, fonts: str
+) -> dict:
+    """Keep what `draw` returns; `fonts` is the version of matplotlib, which has them.
+
+    Drawing takes half a millisecond an image, in each of many processes.
+    """
+    pixels, labels = draw(classes, images, first_class, seed)
+    return {"pixels": pixels, "labels": labels}
 
 
 def _vary(ink: Tensor, generator: torch.Generator) -> Tensor:

@@ -40,11 +40,12 @@ def plan(work: Work) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def compute(work: Work) -> list[dict]:
+def compute(work: Work, keep: tuple[str, ...] | None = None) -> list[dict]:
     """Compute the work in processes side by side; return the results in its order.
 
     A stage that needs another one waits for it, so put what is needed first. Inside
-    `joblib.parallel_config("dask")` the calls run on that cluster.
+    `joblib.parallel_config("dask")` the calls run on that cluster. Of each result only
+    the values named in `keep` come back from the process that computed it, or all.
     """
     here = {k: v for k, v in os.environ.items() if k.startswith("LOTTOLAB_")}
     alone = not os.environ.get(progress.FOLDER)
@@ -59,7 +60,7 @@ def compute(work: Work) -> list[dict]:
             # A worker that has grown is replaced by a fresh one; nothing is lost.
             warnings.filterwarnings("ignore", "A worker stopped", UserWarning)
             return joblib.Parallel(n_jobs=processes(), batch_size=1)(
-                call(stage, setting, here) for stage, setting in work
+                call(stage, setting, here, keep) for stage, setting in work
             )
 
 
@@ -71,8 +72,11 @@ def processes() -> int:
     return int(given)
 
 
-def _in_worker(stage: Callable, setting: dict, environment: dict) -> dict:
+def _in_worker(
+    stage: Callable, setting: dict, environment: dict, keep: tuple[str, ...] | None
+) -> dict:
     for key in [k for k in os.environ if k.startswith("LOTTOLAB_")]:
         del os.environ[key]  # a worker outlives the call that started it
     os.environ.update(environment)
-    return stage(**setting)
+    result = stage(**setting)
+    return result if keep is None else {k: result[k] for k in keep if k in result}

@@ -20,6 +20,8 @@ FOLDER = "LOTTOLAB_RESULTS"
 PROVENANCE = ["seconds", "device", "versions", "fingerprint", "stage"]
 STAGE = ["stage", "function", "arguments", "data", "fingerprint", "digest", "seconds"]
 STAGE += ["peak_mb", "finished", "device", "versions"]
+# What `measure` reads of a result; hundreds of networks' weights stay where they are.
+MEASURED = ("accuracy", "density", "metrics", "measurements")
 # Digits alone, or around one e, would be read as a number.
 TEXTS = {"fingerprint": str, "digest": str, "claim": str}
 
@@ -74,7 +76,7 @@ def measure(asked: list[Asked]) -> list[dict]:
         asked: for each stage the columns of its rows (`arm` …), the stage and its
             arguments, as `cross` makes them.
     """
-    outcomes = jobs.compute([(stage, given) for _, stage, given in asked])
+    outcomes = jobs.compute([(stage, given) for _, stage, given in asked], MEASURED)
     rows = []
     for (columns, stage, given), outcome in zip(asked, outcomes, strict=True):
         accuracy = outcome.get("accuracy", {})

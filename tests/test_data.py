@@ -1,5 +1,6 @@
 """Data: the embedded set, glyphs, true on-disk formats, and splits that cannot leak."""
 
+import functools
 import gzip
 import hashlib
 import io
@@ -220,6 +221,29 @@ def test_glyphs_are_the_same_in_a_fresh_process_and_differ_by_seed():
     again = glyphs.draw(*options.values())[0]
     assert torch.equal(again, data.load("glyphs", **options).images)
     assert not torch.equal(again, glyphs.draw(5, 1200, 3, seed=5)[0])
+
+
+def test_glyphs_are_drawn_once_for_all_processes(tmp_path, monkeypatch):
+    calls, draw = [], glyphs.draw
+
+    @functools.wraps(draw)  # so that the stage's fingerprint stays the same
+    def spy(*given):
+        calls.append(given)
+        return draw(*given)
+
+    monkeypatch.setenv("LOTTOLAB_STORE", str(tmp_path))
+    monkeypatch.setattr(glyphs, "draw", spy)
+    sets = []
+    for _ in range(2):
+        data._load.cache_clear()  # as in another process
+        sets.append(data.load("glyphs", classes=3, images=20, seed=7))
+    data._load.cache_clear()
+    assert calls == [(3, 20, 0, 7)]
+    assert torch.equal(sets[0].images, sets[1].images)
+    assert sets[0].checksum == sets[1].checksum
+    with pytest.raises(ValueError, match="classes must be in"):
+        data.load("glyphs", classes=1)
+    assert len(list(tmp_path.glob("glyphs.drawn/*/record.json"))) == 1
 
 
 def test_a_class_does_not_depend_on_the_seed_or_the_range():

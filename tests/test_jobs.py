@@ -72,6 +72,12 @@ def test_results_come_in_the_order_of_the_work_not_of_their_end(home):
     assert [r["square"] for r in results[2:]] == [25, 9, 16]
 
 
+def test_only_what_is_kept_comes_back_and_all_is_stored():
+    found = jobs.compute([(look, {"x": 0}), (square, {"x": 3})], ("pid", "none"))
+    assert [sorted(result) for result in found] == [["pid"], []]
+    assert jobs.compute([(square, {"x": 3})]) == [{"square": 9}]
+
+
 def test_training_side_by_side_gives_the_bytes_of_training_in_turn(home, monkeypatch):
     setting = {
         "dataset": "digits",

@@ -8,7 +8,7 @@ from sklearn.metrics import roc_auc_score
 
 from lottolab import data, foresight, masks, partition, predict, results, tickets
 from lottolab.batches import normalise
-from lottolab.membership import metrics, signals, thresholds
+from lottolab.membership import metrics, signals, supervised, thresholds
 from lottolab.membership.experiments import attacks, families, targets
 
 SETTING = {
@@ -80,8 +80,8 @@ def test_a_shift_moves_by_pixels_and_repeats_the_edge():
     assert torch.equal(targets.shift(images, 0, 0), images)
 
 
-def test_robustness_is_the_share_of_shifts_with_the_right_answer():
-    share = targets.robustness(treatment=DENSE, seed=3, **SETTING)["share"]
+def test_robustness_counts_right_shifts_of_what_is_right():
+    score = targets.robustness(treatment=DENSE, seed=3, **SETTING)["score"]
     model, parts = targets.trained(DENSE, seed=3, **SETTING)
     images, labels = parts["pool"]
     scale = data.normalisation(parts["train"][0])
@@ -90,7 +90,8 @@ def test_robustness_is_the_share_of_shifts_with_the_right_answer():
     for i, j in [(i, j) for i in range(3) for j in range(3) if (i, j) != (1, 1)]:
         copy = padded[:, :, i : i + 8, j : j + 8].to(torch.uint8)
         right += predict.logits(model, copy, scale).argmax(1) == labels
-    torch.testing.assert_close(share, right.double() / 8)
+    own = predict.logits(model, images, scale).argmax(1) == labels
+    torch.testing.assert_close(score, torch.where(own, 1 + right.double() / 8, 0.0))
 
 
 @pytest.mark.parametrize("method", foresight.METHODS)
@@ -188,10 +189,27 @@ def test_an_attack_that_stays_at_home_is_the_ordinary_one():
 
 def test_shadows_must_be_of_another_pool():
     given = SETTING | {"shadow_treatment": DENSE, "per_class": False, "top": 0}
-    with pytest.raises(ValueError, match="not be of the target's pool 0, got"):
-        attacks.shadowed(shadows=[1, 6], treatment=DENSE, seed=0, **given)
-    found = attacks.shadowed(shadows=[6, 7], treatment=DENSE, seed=0, **given)
-    assert 0 <= found["metrics"]["accuracy"] <= 1
+    given |= {"treatment": TICKET, "group": 0}
+    with pytest.raises(ValueError, match=r"of the target's pool 0, got \[0, 1\]"):
+        attacks.shadowed(shadows=[1, 6], **given)
+
+
+def test_a_shadow_attack_is_learned_elsewhere_and_judged_on_each_model():
+    given = SETTING | {"shadow_treatment": DENSE, "treatment": TICKET, "group": 0}
+    found = attacks.shadowed(shadows=[6, 7], per_class=False, top=3, **given)
+    outputs = []
+    for seed in (6, 7):
+        seen = targets.answers(treatment=DENSE, seed=seed, **SETTING)
+        places = torch.cat(attacks.split(seen["member"], seed))
+        outputs.append([seen[k][places] for k in ("pool", "labels", "member")])
+    attack = supervised.shadow(outputs, top=3, seed=0)
+    table = found["measurements"].set_index(["seed", "metric"])["value"]
+    assert sorted(set(table.index.get_level_values("seed"))) == [*range(6)]
+    target = targets.answers(treatment=TICKET, seed=4, **SETTING)
+    _, judged = attacks.split(target["member"], 4)
+    told = attack(target["pool"][judged], target["labels"][judged]) > 0.5
+    right = (told == target["member"][judged]).double().mean()
+    assert table[4, "accuracy"] == pytest.approx(right)
 
 
 def test_a_confounded_attack_accuses_what_is_shifted():

@@ -572,6 +572,14 @@ def test_the_network_is_nearly_as_good_as_bayes(features):
     assert 0.9 < gain < 1 + 4 * math.sqrt(bayes * (1 - bayes) / 4000) / (bayes - 0.5)
 
 
+def test_the_network_learns_where_all_members_come_first():
+    logits, labels, member = sharp(0, 400, 2.0)
+    order = (~member).int().argsort()
+    data = logits[order], labels[order], member[order]
+    attack = nasr.fit(*data, width=0.25, batch=200)
+    assert accuracy(attack, *sharp(1, 4000, 2.0)) > 0.75
+
+
 def test_the_network_finds_nothing_where_there_is_nothing():
     attack = nasr.fit(*sharp(0, 1000, 0.0), width=0.25)
     logits, labels, member = sharp(1, 4000, 0.0)

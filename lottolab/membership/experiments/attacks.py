@@ -122,27 +122,34 @@ def shadowed(
     per_class: bool,
     top: int,
     treatment: dict,
+    group: int,
     **setting,
 ) -> dict:
-    """Train an attack on shadow models, whose seeds are given, and use it on a target.
+    """Train an attack on shadow models, whose seeds are given; use it on a whole pool.
 
-    No shadow may share the target's pool. `top` is how many of the largest
-    confidences the attack sees, 0 for all in the order of the classes.
+    No shadow may be of the pool that is attacked, number `group`. `top` is
+    how many of the largest confidences the attack sees, 0 for all in the
+    order of the classes. A row of `measurements` has the `seed` of its
+    target; its numbers are those of `metrics.rates`.
     """
-    seed, models = setting["seed"], setting["sizes"]["models"]
+    models = setting["sizes"]["models"]
     pools = {shadow // models for shadow in shadows}
-    apart = seed // models not in pools
-    require(apart, f"shadows must not be of the target's pool {seed // models}", pools)
+    apart = group not in pools
+    require(apart, f"shadows must not be of the target's pool {group}", sorted(pools))
     outputs = []
     for shadow in shadows:
-        seen = answers(treatment=shadow_treatment, **setting | {"seed": shadow})
+        seen = answers(treatment=shadow_treatment, seed=shadow, **setting)
         places = torch.cat(split(seen["member"], shadow))
         outputs.append(tuple(seen[k][places] for k in ("pool", "labels", "member")))
-    attack = supervised.shadow(outputs, per_class=per_class, top=top or None, seed=seed)
-    seen = answers(treatment=treatment, **setting)
-    _, judged = split(seen["member"], seed)
-    scores = attack(seen["pool"][judged], seen["labels"][judged])
-    return {"metrics": metrics.rates(scores, seen["member"][judged])}
+    given = {"per_class": per_class, "top": top or None, "seed": group}
+    attack, rows = supervised.shadow(outputs, **given), []
+    for seed in range(models * group, models * (group + 1)):
+        seen = answers(treatment=treatment, seed=seed, **setting)
+        _, judged = split(seen["member"], seed)
+        scores = attack(seen["pool"][judged], seen["labels"][judged])
+        found = metrics.rates(scores, seen["member"][judged])
+        rows += [{"seed": seed, "metric": m, "value": v} for m, v in found.items()]
+    return {"measurements": pd.DataFrame(rows)}
 
 
 @runs.stage

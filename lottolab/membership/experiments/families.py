@@ -37,8 +37,8 @@ def family(*, treatment: dict, group: int, thorough: bool, **setting) -> dict:
     scaled = found.pop("scaled confidence")
     if thorough:
         given = [setting | {"seed": seed} for seed in seeds]
-        shares = [robustness(treatment=treatment, **g)["share"] for g in given]
-        found["label only"] = torch.stack(shares)
+        scores = [robustness(treatment=treatment, **g)["score"] for g in given]
+        found["label only"] = torch.stack(scores)
     name = "modified entropy"
     found[f"{name}, by class"] = by_own_class(found[name], member, labels)
     for name in ("online", "offline_tail", "offline_density"):

@@ -82,17 +82,25 @@ def answers(*, treatment: dict, **setting) -> dict:
 
 @runs.stage
 def robustness(*, treatment: dict, **setting) -> dict:
-    """Ask a network for the classes of shifted copies, which is all a label-only attack
-    sees; `share` of the eight shifts by one pixel that are still given the label."""
+    """Ask a network for the classes of shifted copies, all that label-only attacks see.
+
+    `score` is how far an image is from a wrong answer: 0 for one that is
+    misclassified, else 1 and the share of its eight shifts by one pixel
+    that are still given its label (Choquette-Choo et al., 2021).
+    """
     model, parts = trained(treatment, **setting)
     images, labels = parts["pool"]
     scale = data.normalisation(parts["train"][0])
-    steps = [(i, j) for i in (-1, 0, 1) for j in (-1, 0, 1) if (i, j) != (0, 0)]
-    votes = [
-        predict.logits(model, shift(images, *step), scale).argmax(1) == labels
-        for step in steps
-    ]
-    return {"share": signals.robustness(torch.stack(votes))}
+    steps = [(i, j) for i in (-1, 0, 1) for j in (-1, 0, 1)]
+    votes = torch.stack(
+        [
+            predict.logits(model, shift(images, *step), scale).argmax(1) == labels
+            for step in steps
+        ]
+    )
+    own = steps.index((0, 0))
+    around = torch.cat([votes[:own], votes[own + 1 :]])
+    return {"score": votes[own] * (1 + signals.robustness(around))}
 
 
 def shift(images: Tensor, rows: int, columns: int) -> Tensor:
