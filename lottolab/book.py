@@ -77,9 +77,9 @@ def beside_tables(chapter: str, scale: str) -> HTML:
     return table(pd.DataFrame(rows, columns=columns), **{"paper (%)": ".1f"})
 
 
-def caution(scale: str) -> Markdown:
+def caution(scale: str) -> Markdown | None:
     """Warn at the head of a page whose numbers mean nothing."""
-    return Markdown(UNTRAINED if scale == "smoke" else "")
+    return Markdown(UNTRAINED) if scale == "smoke" else None
 
 
 def verdicts(scale: str) -> Markdown:
