@@ -14,16 +14,8 @@ from lottolab import masks, models, train
 from lottolab.mia_pruning import admm
 from lottolab.mia_pruning.divergence import best_gain, gain, jensen_shannon
 
+pytestmark = pytest.mark.usefixtures("on_one_thread")
 LOG4 = np.log(4)
-
-
-@pytest.fixture(autouse=True)
-def on_one_thread(monkeypatch):
-    monkeypatch.setenv("LOTTOLAB_DEVICE", "cpu")
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 # --- counts and the projection

@@ -17,17 +17,11 @@ from lottolab import data, masks, models, predict, train
 from lottolab.membership import signals
 from lottolab.mia_pruning import admm, dp, minmax
 
-pytestmark = pytest.mark.filterwarnings("ignore:Optimal order")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:Optimal order"),
+    pytest.mark.usefixtures("on_one_thread"),
+]
 MEAN_STD = (torch.tensor([0.5]), torch.tensor([0.125]))
-
-
-@pytest.fixture(autouse=True)
-def on_one_thread(monkeypatch):
-    monkeypatch.setenv("LOTTOLAB_DEVICE", "cpu")
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def pictures(n=50, channels=3, size=8, classes=4, seed=0):
@@ -298,17 +292,15 @@ def test_the_game_lowers_the_attackers_gain_on_an_overfitted_network():
     assert aucs[0] > aucs[1] + 0.04
 
 
+def played(gamma):
+    options = {"batch": 16, "width": 0.1, "seed": 0}
+    options["mean_std"] = data.normalisation(pictures()[0])
+    sides = pictures(), pictures(30, seed=1)
+    return minmax.Game(network(), *sides, gamma=gamma, **options)
+
+
 def test_the_loss_is_cross_entropy_plus_gamma_times_log_h():
-    game = minmax.Game(
-        network(),
-        pictures(),
-        pictures(30, seed=1),
-        gamma=2.5,
-        batch=16,
-        width=0.1,
-        seed=0,
-        mean_std=data.normalisation(pictures()[0]),
-    )
+    game = played(gamma=2.5)
     game.train()
     x, y = torch.randn(20, 3, 8, 8), torch.arange(20) % 4
     value = game.loss(x, y, torch.arange(20))
@@ -326,16 +318,7 @@ def test_the_loss_is_cross_entropy_plus_gamma_times_log_h():
 
 def test_admm_plays_the_game_too():
     """Equation 3: pruning and the game at once; the attacker is not pruned."""
-    game = minmax.Game(
-        network(),
-        pictures(),
-        pictures(30, seed=1),
-        gamma=1.0,
-        batch=16,
-        width=0.1,
-        seed=0,
-        mean_std=data.normalisation(pictures()[0]),
-    )
+    game = played(gamma=1.0)
     before = state(game.attacker)
     counts = {minmax.PREFIX + "conv2.weight": 20, minmax.PREFIX + "fc.weight": 7}
     options = {"rho": 0.1, "retrain": recipe(), "seed": 0, "loss": minmax.Game.loss}

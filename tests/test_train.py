@@ -13,16 +13,8 @@ from torchvision.transforms import functional as tv
 from lottolab import device, masks, models, predict, train
 from lottolab.batches import Batches
 
+pytestmark = pytest.mark.usefixtures("on_one_thread")
 PLAIN = {"crop": 0, "flip": False}
-
-
-@pytest.fixture(autouse=True)
-def on_one_thread(monkeypatch):
-    monkeypatch.setenv("LOTTOLAB_DEVICE", "cpu")
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def pictures(n=50, channels=3, height=8, width=8, classes=4, seed=0):
