@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from lottolab.checks import one_of, require, whole
+from lottolab.mobilenet import MobileNetV2
 from lottolab.resnets import conv, resnet18, resnet50, resnet_cifar
 
 
@@ -113,6 +114,7 @@ MODELS = {
     "resnet18": resnet18,
     "resnet50": resnet50,
     "vgg16_bn": VGG16,
+    "mobilenet_v2": MobileNetV2,
     "lenet5": LeNet5,
     "cnn4": CNN4,
 }

@@ -265,10 +265,10 @@ def test_every_attack_of_the_suite_is_measured(family):
 def test_the_common_threshold_has_the_rate_it_is_asked_for():
     generator = torch.Generator().manual_seed(0)
     scores = torch.rand(5000, generator=generator)
-    limit = families.threshold_at(scores, 0.01)
+    limit = thresholds.at_rate(scores, 0.01)
     assert int((scores > limit).sum()) == 50
     tied = torch.ones(100)
-    assert int((tied > families.threshold_at(tied, 0.01)).sum()) == 0
+    assert int((tied > thresholds.at_rate(tied, 0.01)).sum()) == 0
 
 
 def test_thresholds_by_class_come_from_the_references(family):

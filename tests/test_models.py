@@ -42,6 +42,8 @@ def count(module: torch.nn.Module) -> int:
             25_557_032 - 900 * (2048 + 1) - 64 * 3 * (49 - 9),
         ),
         ("vgg16_bn", {"channels": 3, "classes": 10}, 14_723_136 + 5130),
+        ("mobilenet_v2", {"channels": 3, "classes": 1000}, 3_504_872),
+        ("mobilenet_v2", {"channels": 3, "classes": 10}, 3_504_872 - 990 * 1281),
         ("lenet5", {"channels": 1, "classes": 10}, 61_706),
         ("lenet5", {"channels": 1, "classes": 10, "size": 28}, 61_706),
     ],
@@ -84,6 +86,35 @@ def test_vgg16_computes_what_torchvisions_features_do():
         torch.testing.assert_close(ours(x), ours.classifier(theirs(x).mean((2, 3))))
 
 
+def test_mobilenet_v2_computes_what_torchvisions_does():
+    theirs = torchvision.models.mobilenet_v2().eval()
+    randomise(theirs)
+    ours = models.build("mobilenet_v2", channels=3, classes=1000, stem="stride2").eval()
+    state = {k.replace("r.1.", "r."): v for k, v in theirs.state_dict().items()}
+    assert list(ours.state_dict()) == list(state)
+    ours.load_state_dict(state)
+    x = 100 * torch.randn(2, 3, 96, 96)  # many activations above six
+    with torch.no_grad():
+        torch.testing.assert_close(ours(x), theirs(x))
+
+
+def test_mobilenet_v2_halves_four_times_and_narrows_as_a_whole():
+    net = models.build("mobilenet_v2", channels=1, classes=10, width=4).eval()
+    shapes = []
+    for layer in net.features:
+        layer.register_forward_hook(lambda _, __, out: shapes.append(out.shape[1:]))
+    assert net(torch.zeros(1, 1, 28, 28)).shape == (1, 10)
+    widths = [4, 2, *[3] * 2, *[4] * 3, *[8] * 4, *[12] * 3, *[20] * 3, 40, 160]
+    sides = [28, 28, *[14] * 2, *[7] * 3, *[4] * 7, *[2] * 5]
+    expected = [(c, s, s) for c, s in zip(widths, sides, strict=True)]
+    assert [tuple(shape) for shape in shapes] == expected
+    assert 30_000 < count(net) < 50_000
+    least = models.build("mobilenet_v2", channels=1, classes=10, width=1)
+    assert 2_000 < count(least) < 10_000
+    # All but the first convolution and the classifier, the depthwise ones too.
+    assert len(masks.prunable(net)) == 2 + 16 * 3 + 1
+
+
 def test_option_a_subsamples_and_pads_with_zeros():
     block = models.build("resnet20", channels=1, classes=2).layer2[0].eval()
     block.bn2.weight.data.zero_()  # leaves the shortcut alone
@@ -120,6 +151,7 @@ def test_all_of_resnet50_but_the_first_convolution_and_the_classifier_is_prunabl
 
 
 NAMES = ["resnet20", "resnet18", "resnet50", "vgg16_bn", "lenet5", "cnn4"]
+NAMES += ["mobilenet_v2"]
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -80,12 +80,15 @@ def rates(
 
 def accuracy(scores: ArrayLike, is_member: ArrayLike, threshold: float) -> float:
     """Return the share of examples guessed right, in [0, 1]."""
-    return rates(scores, is_member, threshold=threshold)["accuracy"]
+    s, member = checked(scores, is_member)
+    require(not math.isnan(threshold), "threshold must be a number", threshold)
+    return float(((s > threshold) == member).mean())
 
 
 def auc(scores: ArrayLike, is_member: ArrayLike) -> float:
     """Return the probability that a member scores above a non-member, ties half."""
-    return rates(scores, is_member)["auc"]
+    s, member = checked(scores, is_member)
+    return _area(*_roc(s, member)(np.ones(len(s), int)))
 
 
 def tpr_at(scores: ArrayLike, is_member: ArrayLike, fpr: float) -> float:
@@ -97,8 +100,8 @@ def tpr_at(scores: ArrayLike, is_member: ArrayLike, fpr: float) -> float:
     """
     s, member = checked(scores, is_member)
     require(0 < fpr < 1, "fpr must be in (0, 1), such as 0.01", fpr)
-    what = f"TPR at FPR {fpr} needs at least {_needed(fpr)} non-members"
-    require((~member).sum() >= _needed(fpr), what, (~member).sum())
+    what = f"TPR at FPR {fpr} needs at least {needed(fpr)} non-members"
+    require((~member).sum() >= needed(fpr), what, (~member).sum())
     return _highest(*_roc(s, member)(np.ones(len(s), int)), fpr)
 
 
@@ -141,7 +144,7 @@ def _measures(
         "auc": lambda w: _area(*roc(w)),
     }
     for name, fpr in FPRS.items():
-        if (~member).sum() >= _needed(fpr):
+        if (~member).sum() >= needed(fpr):
             measures[name] = lambda w, fpr=fpr: _highest(*roc(w), fpr)
     return measures
 
@@ -173,7 +176,8 @@ def _highest(hits: np.ndarray, alarms: np.ndarray, fpr: float) -> float:
     return float(hits[allowed - 1] / hits[-1]) if allowed else 0.0
 
 
-def _needed(fpr: float) -> int:
+def needed(fpr: float) -> int:
+    """Return how many non-members a TPR at `fpr` needs: ten false alarms' worth."""
     return math.ceil(round(FALSE_ALARMS / fpr, 6))
 
 

@@ -28,6 +28,19 @@ def best(scores: ArrayLike, is_member: ArrayLike) -> float:
     return _best(*checked(scores, is_member))
 
 
+def at_rate(negatives: Tensor, rate: float) -> float:
+    """Return the lowest threshold that at most `rate` of the scores exceed.
+
+    `negatives` are the scores of non-members, of any shape; `rate` is in [0, 1).
+
+    >>> at_rate(torch.arange(10.0), 0.2)
+    7.0
+    """
+    require(0 <= rate < 1, "rate must be in [0, 1)", rate)
+    falling = negatives.flatten().sort(descending=True).values
+    return float(falling[int(rate * len(falling))])
+
+
 def by_class(
     scores: ArrayLike, labels: ArrayLike, is_member: ArrayLike, classes: int
 ) -> Tensor:

@@ -75,6 +75,17 @@ def learn(classifier: str, seen: dict, samples: int, seed: int):
     return ATTACKS[classifier](seen["pool"][places], **given)
 
 
+def tried(classifier: str, seen: dict, samples: int, seed: int):
+    """Train an attack on one half of what is known of a target; try it on the rest.
+
+    Returns the attack, its scores on the rest, and who of them is a member.
+    """
+    attack = learn(classifier, seen, samples, seed)
+    _, judged = split(seen["member"], seed)
+    scores = attack(seen["pool"][judged], seen["labels"][judged])
+    return attack, scores, seen["member"][judged]
+
+
 @runs.stage
 def attacked(*, classifier: str, samples: int, treatment: dict, **setting) -> dict:
     """Train an attack on one half of what is known of a target, judge it on the rest.
@@ -83,10 +94,7 @@ def attacked(*, classifier: str, samples: int, treatment: dict, **setting) -> di
     (`fpr`) on the pool's non-members and on fresh ones (`fresh_fpr`).
     """
     seen, seed = answers(treatment=treatment, **setting), setting["seed"]
-    attack = learn(classifier, seen, samples, seed)
-    _, judged = split(seen["member"], seed)
-    member = seen["member"][judged]
-    scores = attack(seen["pool"][judged], seen["labels"][judged])
+    attack, scores, member = tried(classifier, seen, samples, seed)
     fresh = attack(seen["fresh"], seen["fresh_labels"])
     found = metrics.rates(scores, member)
     found["fpr"] = float((scores[~member] > 0.5).double().mean())

@@ -9,7 +9,7 @@ from lottolab import runs
 from lottolab.membership import lira, metrics, rmia, signals, thresholds
 from lottolab.membership.experiments.targets import answers, robustness
 
-TAIL = (0.01, 0.001)  # false positive rates at which attacks are compared
+RMIA = ("online", "offline")
 
 
 @runs.stage
@@ -19,15 +19,30 @@ def family(*, treatment: dict, group: int, thorough: bool, **setting) -> dict:
     Its partner, which trained on exactly the other images, is none of them
     (see `partition.subsets`).
 
-    `group` is the pool's number. Returns `measurements`, a row for each
-    `attack`, `metric` and `seed` (that of the attacked model): `auc`;
-    `accuracy`, by the threshold that is best on the references; `tpr at 1%
-    fpr`, and `tpr at 0.1% fpr` by the threshold that has that rate over the
-    non-members of all models together. If `thorough`, the label-only attack
-    too, and the AUC of the loss and of online LiRA in each class (`class`).
-    `scores` are those of online LiRA, models×images.
+    `group` is the pool's number. Returns `measurements`, the rows of
+    `judged`. If `thorough`, of the label-only attack too, and the AUC of
+    the loss and of online LiRA in each class (`class`). `scores` are those
+    of online LiRA, models×images.
     """
     seeds, seen = known(treatment, group, **setting)
+    found, member = scored(seen)
+    if thorough:
+        given = [setting | {"seed": seed} for seed in seeds]
+        votes = [robustness(treatment=treatment, **g)["score"] for g in given]
+        found["label only"] = torch.stack(votes)
+    rows = judged(found, member, seeds)
+    for name in ("loss", "lira, online") if thorough else ():
+        rows += by_class(name, found[name], member, seen[0]["labels"], seeds)
+    kept = {"scores": found["lira, online"], "member": member}
+    return kept | {"measurements": pd.DataFrame(rows)}
+
+
+def scored(seen: list[dict]) -> tuple[dict[str, Tensor], Tensor]:
+    """Score the images by every signal and every attack with references.
+
+    `seen` are the answers of all models of a pool, as of `targets.answers`. Returns
+    the scores by attack, models×images, and who is a member, of the same shape.
+    """
     member = torch.stack([s["member"] for s in seen])
     labels = seen[0]["labels"]
     found = {
@@ -35,24 +50,13 @@ def family(*, treatment: dict, group: int, thorough: bool, **setting) -> dict:
         for name, signal in signals.SIGNALS.items()
     }
     scaled = found.pop("scaled confidence")
-    if thorough:
-        given = [setting | {"seed": seed} for seed in seeds]
-        scores = [robustness(treatment=treatment, **g)["score"] for g in given]
-        found["label only"] = torch.stack(scores)
     name = "modified entropy"
     found[f"{name}, by class"] = by_own_class(found[name], member, labels)
     for name in ("online", "offline_tail", "offline_density"):
         attack = getattr(lira, name)
         scores = lira.leave_one_out(scaled, member, attack, paired=True)
         found[f"lira, {name}"] = scores
-    found |= ratios(seen, member)
-    rows = []
-    for name, scores in found.items():
-        rows += measured(name, scores, member, seeds)
-    for name in ("loss", "lira, online") if thorough else ():
-        rows += by_class(name, found[name], member, labels, seeds)
-    kept = {"scores": found["lira, online"], "member": member}
-    return kept | {"measurements": pd.DataFrame(rows)}
+    return found | ratios(seen, member), member
 
 
 def known(treatment: dict, group: int, **setting) -> tuple[list[int], list[dict]]:
@@ -84,49 +88,51 @@ def ratios(seen: list[dict], member: Tensor) -> dict[str, Tensor]:
     labels, fresh_labels = seen[0]["labels"], seen[0]["fresh_labels"]
     known = torch.stack([signals.confidence(s["pool"], labels) for s in seen])
     fresh = torch.stack([signals.confidence(s["fresh"], fresh_labels) for s in seen])
-    found = {}
-    for name, attack in {"online": rmia.online, "offline": rmia.offline}.items():
-        rows = []
-        for place in range(len(seen)):
-            rest = others(place, len(seen))
-            rows.append(
-                attack(
-                    known[place], known[rest], member[rest], fresh[place], fresh[rest]
-                )
-            )
-        found[f"rmia, {name}"] = torch.stack(rows)
-    return found
+    count, never = len(labels), torch.zeros(fresh.shape, dtype=torch.bool)
+
+    def scores(attack) -> Tensor:
+        def cut(p, references, had):
+            z, usual = p[count:], references[:, count:]
+            return attack(p[:count], references[:, :count], had[:, :count], z, usual)
+
+        both = torch.cat([known, fresh], 1), torch.cat([member, never], 1)
+        return lira.leave_one_out(*both, cut, paired=True)
+
+    return {f"rmia, {name}": scores(getattr(rmia, name)) for name in RMIA}
 
 
-def measured(name: str, scores: Tensor, member: Tensor, seeds: list[int]) -> list[dict]:
-    """Return the rows of one attack, scores models×images."""
-    common = threshold_at(scores[~member], TAIL[1])
+def judged(
+    found: dict[str, Tensor], member: Tensor, seeds: list[int]
+) -> list[dict[str, float]]:
+    """Return a row for each attack, metric and model of a pool.
+
+    `found` and `member` are those of `scored`. A row holds `attack`, `metric`, `value`
+    and the model's `seed`. The metrics are `auc`; `accuracy`, by the threshold that is
+    best on the references; `tpr at 1% fpr`; and `tpr at 0.1% fpr`, by the threshold
+    that has that rate over the non-members of all models together.
+    """
     rows = []
-    for place, seed in enumerate(seeds):
-        mine, truth = scores[place], member[place]
-        rest = others(place, len(seeds))
-        limit = thresholds.best(scores[rest].flatten(), member[rest].flatten())
-        found = {"auc": metrics.auc(mine, truth)}
-        found["accuracy"] = metrics.accuracy(mine, truth, limit)
-        if (~truth).sum() * TAIL[0] >= 10:
-            found["tpr at 1% fpr"] = metrics.tpr_at(mine, truth, TAIL[0])
-        if (~member).sum() * TAIL[1] >= 10:
-            share = (mine[truth] > common).double().mean()
-            found["tpr at 0.1% fpr"] = float(share)
-        marks = {"attack": name, "seed": seed}
-        rows += [marks | {"metric": m, "value": v} for m, v in found.items()]
+    for name, scores in found.items():
+        common = thresholds.at_rate(scores[~member], 0.001)
+        for place, seed in enumerate(seeds):
+            mine, truth = scores[place], member[place]
+            rest = others(place, len(seeds))
+            limit = thresholds.best(scores[rest].flatten(), member[rest].flatten())
+            values = {"auc": metrics.auc(mine, truth)}
+            values["accuracy"] = metrics.accuracy(mine, truth, limit)
+            if (~truth).sum() >= metrics.needed(0.01):
+                values["tpr at 1% fpr"] = metrics.tpr_at(mine, truth, 0.01)
+            if (~member).sum() >= metrics.needed(0.001):
+                share = (mine[truth] > common).double().mean()
+                values["tpr at 0.1% fpr"] = float(share)
+            marks = {"attack": name, "seed": seed}
+            rows += [marks | {"metric": m, "value": v} for m, v in values.items()]
     return rows
 
 
 def others(place: int, models: int) -> Tensor:
     """Mark a model's references: all but itself and its partner; bool [models]."""
     return torch.arange(models) // 2 != place // 2
-
-
-def threshold_at(negatives: Tensor, rate: float) -> float:
-    """Return the lowest threshold that at most `rate` of the scores exceed."""
-    allowed = int(rate * len(negatives))
-    return float(negatives.flatten().sort(descending=True).values[allowed])
 
 
 def by_class(

@@ -63,9 +63,12 @@ def answers(*, treatment: dict, **setting) -> dict:
     cropped or flipped. `member` says which images of the pool it trained
     on.
     """
-    model, parts = trained(treatment, **setting)
-    source = data.get(setting["dataset"])
-    places = partition.halves(source, **setting["sizes"], seed=setting["seed"])
+    return question(*trained(treatment, **setting), **setting)
+
+
+def question(model: nn.Module, parts: dict, *, dataset, sizes, seed, **_) -> dict:
+    """Return what `answers` does, of a network of the seed's pool."""
+    places = partition.halves(data.get(dataset), **sizes, seed=seed)
     member = torch.isin(places["pool"], places["train"])
     scale = data.normalisation(parts["train"][0])
     (images, labels), (fresh, fresh_labels) = parts["pool"], parts["test"]
