@@ -68,7 +68,7 @@ def beside_tables(chapter: str, scale: str) -> HTML:
         where = f"{entry.place}, {entry.quantity}"
         values = claims.select(measured, yaml.safe_load(entry.ours), where)["value"]
         ours = f"{values.sum():.0f} of {len(values)}"
-        if not values.isin([0, 1]).all():
+        if not values.isin([0, 1]).all() or "accuracy" in entry.quantity:
             i = stats.mean_interval(100 * values)
             ours = f"{i.estimate:.1f} [{i.low:.1f}, {i.high:.1f}]"
         there = f"{entry.network}, {entry.dataset}"

@@ -17,7 +17,7 @@ from lottolab import jobs, runs, store
 Asked = tuple[dict, Callable, dict]  # columns of the rows, a stage, its arguments
 COMMITTED = Path(__file__).resolve().parents[1] / "data" / "results"
 FOLDER = "LOTTOLAB_RESULTS"
-PROVENANCE = ["seconds", "device", "versions", "fingerprint", "stage"]
+PROVENANCE = ["seconds", "fingerprint", "stage"]  # more of it is in the other table
 STAGE = ["stage", "function", "arguments", "data", "fingerprint", "digest", "seconds"]
 STAGE += ["peak_mb", "finished", "device", "versions"]
 # What `measure` reads of a result; hundreds of networks' weights stay where they are.

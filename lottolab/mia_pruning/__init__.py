@@ -1,8 +1,10 @@
 """Chapter 5: is pruning all you need against membership inference (Wang et al., 2021)?
 
 `admm` prunes while training, as MIA-Pruning does; `minmax` and `dp` train the defences
-it is compared with; `divergence` measures what the best attack could gain. The page is
-not written yet; the attacks are chapter 2's.
+it is compared with, and `audit` tests the latter's guarantee; `divergence` measures
+what the best attack could gain; `theorem` builds what Theorem 1 promises. `samia` and
+`ppb` are attack and defence of the study that disagrees (Yuan & Zhang, 2022). All other
+attacks are chapter 2's. `experiments` holds the stages, `figures` draws.
 """
 
 from lottolab.mia_pruning.admm import admm_prune

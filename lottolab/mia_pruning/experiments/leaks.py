@@ -78,8 +78,8 @@ def attacked(*, attack: dict, treatment: dict, **setting) -> dict:
     on the rest. `attack` are arguments of `nasr.fit`. `measurements` are
     those of `metrics.rates`; the false positive rate; the gain of Equation
     1; JS, the Jensen-Shannon divergence of its scores less its bias, both
-    in nats; for each class `accuracy in class` and `gap in class`, the
-    latter over the whole pool; and their rank correlation.
+    in nats; and the rank correlation over `classes` of accuracy and gap,
+    see `in_classes`.
     """
     seen, seed = answers(treatment=treatment, **setting), setting["seed"]
     scores, judged = tried(seen, attack, seed)
@@ -93,7 +93,7 @@ def attacked(*, attack: dict, treatment: dict, **setting) -> dict:
     wide = inside.pivot(index="class", columns="metric", values="value")
     together = wide.corr("spearman").loc["gap in class", "accuracy in class"]
     rows.append({"metric": "class correlation", "value": together})
-    return {"measurements": pd.concat([pd.DataFrame(rows), inside])}
+    return {"measurements": pd.DataFrame(rows), "classes": inside}
 
 
 def tried(seen: dict, attack: dict, seed: int) -> tuple[Tensor, Tensor]:

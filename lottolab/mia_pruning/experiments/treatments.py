@@ -15,7 +15,7 @@ from torch import nn
 
 from lottolab import data, runs, tickets, train
 from lottolab import masks as masking
-from lottolab.checks import one_of
+from lottolab.checks import one_of, require
 from lottolab.mia_pruning import admm, dp, minmax, ppb
 
 SECOND = 3_000_000  # is added to the seed: the second half shows other batches
@@ -105,7 +105,7 @@ def pruned(
             minmax.PREFIX,
         )
         given |= {"loss": minmax.Game.loss, "mean_std": network.mean_std}
-    layers = {prefix + n: m for n, m in masking.dense(model).items()}
+    layers = {prefix + name: mask for name, mask in wide(model).items()}
     counts = admm.cardinalities(layers, rate)
     penalised = train.recipe(second | first)
     masks, history = admm.admm_prune(
@@ -148,12 +148,45 @@ def group_norm(*, second: dict, **setting) -> dict:
     return tickets.judge(model, masking.dense(model), parts, fitted)
 
 
+def check(
+    sparsities: list[float],
+    gammas: list[float],
+    epsilons: list[float],
+    stops: list[int],
+    rho: list[float],
+    **setting,
+) -> None:
+    """Raise ValueError now if the chapter would raise it later.
+
+    `setting` as for `tickets.check`, with reference images in `val`.
+    """
+    lists = {"sparsities": (sparsities, 3), "gammas": (gammas, 2)}
+    lists |= {"epsilons": (epsilons, 3), "stops": (stops, 3)}
+    for name, (values, count) in lists.items():
+        rising = len(values) == count and sorted(set(values)) == list(values)
+        require(rising, f"{name} must be {count} different, rising values", values)
+    epochs = setting["recipe"]["epochs"]
+    require(stops[-1] < epochs, f"stops must be below epochs = {epochs}", stops)
+    admm.schedule(rho, epochs)
+    tickets.check(**setting)
+
+
 def parent(**setting) -> tuple[nn.Module, dict, int]:
     """Return the dense parent, its parts and its seed."""
     parts = tickets.read(**setting)
     model = tickets.build(parts=parts, **setting)
     model.load_state_dict(tickets.dense(**setting)["weights"])
     return model, parts, setting["seed"]
+
+
+def wide(model: nn.Module) -> masking.Masks:
+    """Return the layers that ADMM prunes: all prunable ones but depthwise convolutions.
+
+    These hold few weights, and a channel that loses its last one is dead: with a tenth
+    left in every layer MobileNetV2 diverges.
+    """
+    dense = masking.dense(model)
+    return {n: m for n, m in dense.items() if m.ndim == 2 or m.shape[1] > 1}
 
 
 def both(second: dict, *, recipe: dict, **_) -> int:

@@ -1,0 +1,147 @@
+"""Chapter 5's figures draw the numbers of the table, and nothing else."""
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import pytest
+
+from lottolab.mia_pruning import figures
+
+pytestmark = pytest.mark.filterwarnings("error")
+
+
+@pytest.fixture(autouse=True)
+def rendered():
+    """Render every figure, where most warnings come from, and close it."""
+    plt.switch_backend("Agg")
+    yield
+    for number in plt.get_fignums():
+        plt.figure(number).canvas.draw()
+    plt.close("all")
+
+
+def rows(arm, level, attack, metric, values, point="family", **more):
+    return [
+        {"arm": arm, "level": level, "attack": attack, "metric": metric}
+        | {"point": point, "seed": seed, "value": value}
+        | more
+        for seed, value in enumerate(values)
+    ]
+
+
+@pytest.fixture
+def table():
+    found = []
+    for arm, level, shift in (
+        ("no defence", "none", 0.0),
+        ("ADMM", "first", 0.1),
+        ("ADMM", "second", 0.2),
+    ):
+        fresh = [0.8 - shift, 0.82 - shift, 0.81 - shift]
+        found += rows(arm, level, np.nan, "fresh_accuracy", fresh)
+        found += rows(arm, level, np.nan, "member_accuracy", [1.0, 1.0, 0.99])
+        found += rows(arm, level, np.nan, "nonmember_accuracy", [0.8, 0.7, 0.79])
+        leak = [0.7 - shift, 0.72 - shift, 0.71 - shift]
+        found += rows(arm, level, "nasr", "accuracy", leak)
+        found += rows(arm, level, "lira, online", "auc", leak)
+    return pd.DataFrame(found)
+
+
+def drawn(axis):
+    """Return the points of each labelled series of an axis with error bars."""
+    return {c.get_label(): c.lines[0].get_xydata() for c in axis.containers}
+
+
+def test_frontier_has_a_point_a_level_at_the_means(table):
+    above, below = figures.frontier(table).axes
+    for axis, unit in ((above, 100), (below, 1)):
+        found = drawn(axis)
+        assert set(found) == {"no defence", "ADMM"}
+        assert np.allclose(found["no defence"], [[81, 0.71 * unit]])
+        assert np.allclose(found["ADMM"], [[71, 0.61 * unit], [61, 0.51 * unit]])
+    assert above.get_ylabel() != below.get_ylabel()
+
+
+def test_gap_has_a_dot_a_network(table):
+    left, right = figures.against_gap(table).axes
+    dots = drawn(left)
+    assert np.allclose(dots["no defence"], [[20, 70], [30, 72], [20, 71]])
+    assert len(dots["ADMM"]) == 6
+    assert np.allclose(drawn(right)["no defence"][:, 1], [0.7, 0.72, 0.71])
+    dashed = next(line for line in left.lines if line.get_label() == "gap attack")
+    x, y = dashed.get_xydata().T
+    assert np.allclose(y, 50 + x / 2)  # a gap of 20 points is an accuracy of 60 %
+
+
+def test_gap_pairs_by_network_and_not_by_row(table):
+    mixed = table.sample(frac=1, random_state=0)
+    for a, b in zip(
+        figures.against_gap(table).axes, figures.against_gap(mixed).axes, strict=True
+    ):
+        one, other = drawn(a)["ADMM"], drawn(b)["ADMM"]
+        assert np.allclose(one[np.lexsort(one.T)], other[np.lexsort(other.T)])
+
+
+def test_learning_shows_losses_above_and_means_below():
+    found = [
+        row
+        for epoch, value in ((1, 0.5), (4, 0.6))
+        for row in rows(
+            "ADMM",
+            "first",
+            np.nan,
+            "accuracy",
+            [value, value + 0.02, value + 0.04],
+            point="learning",
+            attack_epoch=epoch,
+        )
+    ]
+    history = {"ADMM": pd.DataFrame({"epoch": [1, 2], "loss": [2.0, -0.5]})}
+    above, below = figures.learning(history, pd.DataFrame(found)).axes
+    assert above.lines[0].get_xydata().tolist() == [[1, 2.0], [2, -0.5]]
+    assert np.allclose(below.containers[0].lines[0].get_xydata(), [[1, 52], [4, 62]])
+    low, high = above.get_ylim()
+    assert low < -0.5  # a loss below 0 is drawn too
+    assert high > 2
+
+
+def test_weights_counts_zeros_and_draws_the_rest():
+    found = {"ADMM": np.array([0, 0, 0, 0.5, -0.5] * 20, float)}
+    (axis,) = figures.weights(found).axes
+    assert "60 % zeros" in axis.get_title()
+    assert sum(bar.get_height() for bar in axis.patches) == 40
+
+
+def test_classes_are_averaged_over_networks_and_named():
+    inside = pd.DataFrame(
+        [
+            {"class": k, "metric": f"{name} in class", "value": 0.1 * k + shift}
+            for k in (0, 1)
+            for name in ("gap", "accuracy")
+            for shift in (0.1, 0.3)
+        ]
+    )
+    (axis,) = figures.in_classes({"ADMM": inside}, ["top", "boot"]).axes
+    assert np.allclose(axis.lines[0].get_xydata(), [[20, 20], [30, 30]])
+    assert [text.get_text() for text in axis.texts] == ["top", "boot"]
+
+
+def test_privacy_rises_with_epsilon_beside_its_control():
+    found = []
+    for epsilon, value in ((1.0, 0.4), (30.0, 0.7)):
+        given = {"point": "privacy", "epsilon": epsilon}
+        values = [value, value + 0.02, value + 0.01]
+        found += rows("DP", "none", np.nan, "fresh_accuracy", values, **given)
+        found += rows("DP", "none", "nasr", "accuracy", values, **given)
+    for attack, metric in ((np.nan, "fresh_accuracy"), ("nasr", "accuracy")):
+        found += rows("group norm", "", attack, metric, [0.8, 0.9], point="privacy")
+    for axis in figures.privacy(pd.DataFrame(found)).axes:
+        points = axis.containers[0].lines[0].get_xydata()
+        assert np.allclose(points, [[1, 41], [30, 71]])
+        line = next(x for x in axis.lines if x.get_label() == "without noise")
+        assert np.allclose(line.get_ydata(), 85)
+
+
+def test_an_empty_table_says_so(table):
+    for axis in figures.frontier(table[:0]).axes:
+        assert [text.get_text() for text in axis.texts] == ["not measured"]
