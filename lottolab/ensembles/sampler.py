@@ -1,0 +1,233 @@
+"""The dynamic stochastic ensemble: a random team of networks answers each query.
+
+Peng et al. (2022), section 2.3: θ(α, n, s) says which structures take part (α), how
+many networks each sends (n) and which (s). `theta` is that law; `one` is R2S of Fu et
+al. (2021), which draws one network; `matched` draws teams as large as those of `theta`
+from a single structure, the control that tells diversity from size.
+
+A law maps the number of networks of each structure, in order, and a generator to a
+team: a list of (structure, network), both counted from 0.
+"""
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from lottolab.checks import one_of, require, whole
+from lottolab.ensembles.queries import correct, merge
+
+Team = list[tuple[int, int]]
+Law = Callable[[list[int], torch.Generator], Team]
+SIZES = {1: 0.65, 2: 0.35}
+
+
+def theta(
+    counts: list[int],
+    generator: torch.Generator,
+    *,
+    sizes: dict[int, float] = SIZES,
+    replace: bool = False,
+) -> Team:
+    """Draw a team by the paper's law, its steps B to D.
+
+    α ∈ {0, 1}^S chooses the structures, n_i ∈ {1, 2} with probability 0.65 and 0.35 how
+    many networks structure i sends, and then n_i of its ratios are drawn uniformly. The
+    paper does not say how α is drawn: here uniformly from all but α = 0, with which
+    nobody would answer; nor whether a ratio may come twice: here it may not, unless
+    `replace`.
+
+    Args:
+        sizes: n_i to its probability.
+
+    Raises:
+        ValueError: a size is below 1, a structure has fewer networks than the largest,
+            or the probabilities do not sum to 1.
+    """
+    _check_sizes(sizes, 1 if replace else min(counts), replace)
+    chosen = int(torch.randint(1, 2 ** len(counts), (), generator=generator))
+    team: Team = []
+    for i, count in enumerate(counts):
+        if chosen >> i & 1:
+            size = _size(sizes, generator)
+            team += [(i, j) for j in _several(count, size, replace, generator)]
+    return team
+
+
+def one(counts: list[int], generator: torch.Generator) -> Team:
+    """Draw one network, uniformly from all: R2S (Fu et al., 2021, section 4)."""
+    place = int(torch.randint(sum(counts), (), generator=generator))
+    return [_everyone(counts)[place]]
+
+
+def matched(
+    counts: list[int],
+    generator: torch.Generator,
+    *,
+    structures: int = 4,
+    sizes: dict[int, float] = SIZES,
+) -> Team:
+    """Draw a team as large as `theta`'s over `structures`, from all networks alike.
+
+    With the networks of one structure this is the paper's ensemble without its
+    structures. No network comes twice; where the size drawn is larger than the number
+    of networks, all of them answer.
+    """
+    whole("structures", structures, 1)
+    _check_sizes(sizes, 1, True)
+    chosen = int(torch.randint(1, 2**structures, (), generator=generator))
+    size = sum(_size(sizes, generator) for _ in range(chosen.bit_count()))
+    everyone = _everyone(counts)
+    size = min(size, len(everyone))
+    return [everyone[p] for p in _several(len(everyone), size, False, generator)]
+
+
+class Ensemble(nn.Module):
+    """Answer as a fixed team: the mean logits, or the log of the mean probabilities.
+
+    The paper's Equation 1 adds the f; the mean has the same argmax. Whether its f are
+    logits or probabilities it does not say.
+    """
+
+    def __init__(self, networks: Sequence[nn.Module], over: str = "logits") -> None:
+        super().__init__()
+        require(len(networks) > 0, "a team must have at least one network", 0)
+        one_of("over", over, ("logits", "probabilities"))
+        self.networks, self.over = nn.ModuleList(networks), over
+
+    def forward(self, x: Tensor) -> Tensor:
+        return merge([network(x) for network in self.networks], self.over)
+
+
+class Sampler(nn.Module):
+    """Answer each batch, or each image, as a team that is drawn for it.
+
+    Every call draws anew, from a generator that only this object uses: its answers are
+    those of `seed` (see `reseed`) and of the calls before.
+
+    Args:
+        networks: structure to its networks, as `Library.networks` returns them.
+        law: `theta`, `one`, `matched` or another; `functools.partial` sets its options.
+        over: `logits` or `probabilities`, see `Ensemble`.
+        per: `batch`, a team a call, the paper's query as we read it; or `image`.
+        seed: of the draws.
+
+    Raises:
+        ValueError: no networks, a structure without any, a law that draws nobody, or
+            what the law or `Ensemble` refuses.
+    """
+
+    def __init__(
+        self,
+        networks: dict[str, Sequence[nn.Module]],
+        *,
+        law: Law = theta,
+        over: str = "logits",
+        per: str = "batch",
+        seed: int,
+    ) -> None:
+        super().__init__()
+        self.counts = [len(group) for group in networks.values()]
+        require(
+            len(self.counts) > 0 and min(self.counts) > 0,
+            "networks must hold at least one of each structure",
+            dict(zip(networks, self.counts, strict=True)),
+        )
+        one_of("per", per, ("batch", "image"))
+        self.networks = nn.ModuleList(n for group in networks.values() for n in group)
+        self.law, self.over, self.per = law, over, per
+        self.ensemble([(0, 0)])
+        self.reseed(seed)
+        self.draw()
+        self.reseed(seed)
+
+    def reseed(self, seed: int) -> None:
+        """Begin the draws of another seed."""
+        self.generator = torch.Generator().manual_seed(seed)
+
+    def draw(self) -> Team:
+        """Draw the next team."""
+        team = self.law(self.counts, self.generator)
+        require(len(team) > 0, "law must draw at least one network", team)
+        return team
+
+    def ensemble(self, team: Team) -> Ensemble:
+        """Return the team as a model of its own, with the same networks."""
+        return Ensemble([self.networks[self._place(m)] for m in team], self.over)
+
+    def teams(self, count: int, seed: int) -> list[Ensemble]:
+        """Draw teams for an attack on a sample of them; later draws do not change."""
+        whole("count", count, 1)
+        generator = torch.Generator().manual_seed(seed)
+        drawn = [self.law(self.counts, generator) for _ in range(count)]
+        return [self.ensemble(team) for team in drawn]
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.per == "batch":
+            return self.ensemble(self.draw())(x)
+        votes = torch.zeros(len(x), len(self.networks))
+        for row in votes:
+            for member in self.draw():
+                row[self._place(member)] += 1
+        return self._each(x, votes.to(x.device))
+
+    def _each(self, x: Tensor, votes: Tensor) -> Tensor:
+        """Answer each image by its row of votes; a network sees its images at once."""
+        sums: Tensor | None = None
+        for place, network in enumerate(self.networks):
+            rows = votes[:, place].nonzero()[:, 0]
+            if not len(rows):
+                continue
+            part, times = network(x[rows]), votes[rows, place][:, None]
+            if self.over == "logits":
+                empty, add, part = 0.0, torch.add, times * part
+            else:
+                empty, add = -torch.inf, torch.logaddexp
+                part = part.log_softmax(1) + times.log()
+            if sums is None:
+                sums = part.new_full((len(x), part.shape[1]), empty)
+            sums = sums.index_copy(0, rows, add(sums[rows], part))
+        total = votes.sum(1, keepdim=True)
+        return sums / total if self.over == "logits" else sums - total.log()
+
+    def _place(self, member: tuple[int, int]) -> int:
+        structure, network = member
+        return sum(self.counts[:structure]) + network
+
+
+def repeated(
+    sampler: Sampler, x: Tensor, y: Tensor, *, draws: int, seed: int, batch: int = 500
+) -> Tensor:
+    """Ask about each image `draws` times; bool [draws, n], True where it was right.
+
+    The mean of all is the accuracy, that of `.all(0)` the worst case, where one wrong
+    answer counts. Use a seed that no attack has used.
+    """
+    whole("draws", draws, 1)
+    sampler.reseed(seed)
+    return torch.stack([correct(sampler, x, y, batch) for _ in range(draws)])
+
+
+def _everyone(counts: list[int]) -> Team:
+    return [(i, j) for i, count in enumerate(counts) for j in range(count)]
+
+
+def _check_sizes(sizes: dict[int, float], most: int, replace: bool) -> None:
+    low = min(sizes, default=0)
+    require(low >= 1, "sizes must be >= 1, or nobody may be chosen", list(sizes))
+    what = f"sizes must be at most {most}, a structure's networks, without replacement"
+    require(replace or max(sizes) <= most, what, max(sizes))
+    total = sum(sizes.values())
+    right = min(sizes.values()) >= 0 and abs(total - 1) < 1e-9
+    require(right, "sizes must have probabilities that sum to 1", sizes)
+
+
+def _size(sizes: dict[int, float], generator: torch.Generator) -> int:
+    chances = torch.tensor(list(sizes.values()), dtype=torch.float64)
+    return list(sizes)[int(chances.multinomial(1, generator=generator))]
+
+
+def _several(count: int, size: int, replace: bool, generator) -> list[int]:
+    if replace:
+        return torch.randint(count, (size,), generator=generator).tolist()
+    return torch.randperm(count, generator=generator)[:size].tolist()

@@ -1,0 +1,34 @@
+"""Chapter 4: what must a service distort so that copying it stops paying (Tang et al.)?
+
+The defences, each a callable `defence(probs, x=None)`: `defences` has the simple ones,
+`linear_program` ModelGuard-W, `quantisers` ModelGuard-S and its unordered sibling
+(`centroids` is their state), `mad` and `misinformation` those that ask a network of
+their own. `utility` says what the honest user pays, `lemmas` checks the paper's.
+
+The attacks: `queries` asks, `extraction` trains a substitute on the answers, `bayes`
+and `restorer` undo a known defence first, `averaging` and `adaptive` are the attacks
+that the paper does not run, and `measures` says what they achieve. The page is not
+written yet.
+"""
+
+from lottolab.modelguard.bayes import recover_partial_bayes
+from lottolab.modelguard.defences import NoDefence, ReverseSigmoid, Rounding, TopOne
+from lottolab.modelguard.extraction import extract
+from lottolab.modelguard.linear_program import ModelGuardW
+from lottolab.modelguard.mad import MAD
+from lottolab.modelguard.misinformation import AdaptiveMisinformation
+from lottolab.modelguard.quantisers import ModelGuardS, UnorderedQuantiser
+
+__all__ = [
+    "MAD",
+    "AdaptiveMisinformation",
+    "ModelGuardS",
+    "ModelGuardW",
+    "NoDefence",
+    "ReverseSigmoid",
+    "Rounding",
+    "TopOne",
+    "UnorderedQuantiser",
+    "extract",
+    "recover_partial_bayes",
+]

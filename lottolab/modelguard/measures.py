@@ -1,0 +1,75 @@
+"""Measure an extraction: agreement, recovery, and the strongest of several attacks.
+
+Extraction accuracy is `predict.accuracy` of the substitute on the target's test set.
+"""
+
+from collections.abc import Iterable
+
+import pandas as pd
+from torch import Tensor
+
+from lottolab.checks import require
+from lottolab.modelguard.queries import checked
+
+
+def fidelity(substitute: Tensor, target: Tensor) -> float:
+    """Return the share of images on which both have the same largest class, in [0, 1].
+
+    Logits or probabilities, N×K each, of the same images.
+
+    Raises ValueError where the shapes differ.
+    """
+    given = f"{list(substitute.shape)} and {list(target.shape)}"
+    right = substitute.shape == target.shape and substitute.ndim == 2
+    require(right and len(target) > 0, "both must be [N, K] of one shape", given)
+    return float((substitute.argmax(1) == target.argmax(1)).double().mean())
+
+
+def recovery_distance(recovered: Tensor, clean: Tensor, p: int = 1) -> float:
+    """Return the mean ℓp distance of recovered and true predictions, N×K each.
+
+    p = 2 is the paper's, Figure 4 and Table 6; p = 1 is the unit of ε, in [0, 2].
+
+    Raises ValueError where the shapes differ or p is neither.
+    """
+    require(p in (1, 2), "p must be 1 or 2", p)
+    given = f"{list(recovered.shape)} and {list(clean.shape)}"
+    require(recovered.shape == clean.shape, "both must be of one shape", given)
+    difference = checked(recovered).double() - checked(clean).double()
+    return float(difference.norm(p, dim=1).mean())
+
+
+def strongest(
+    scores: pd.DataFrame, choose_on: Iterable[int] | None = None
+) -> pd.DataFrame:
+    """Choose the attack that is best on some seeds and return its rows on the others.
+
+    A maximum over attacks that is chosen and reported on the same seeds is too large:
+    it picks the luckiest. Where seeds are few, choose on each half in turn and report
+    both.
+
+    Args:
+        scores: columns `attack`, `seed`, `score` (larger is stronger), one row for
+            each attack and seed; other columns are kept.
+        choose_on: seeds; the first half of all, rounded up, if None.
+
+    Returns:
+        The rows of the attack with the largest mean, the first by name of equal ones,
+        on the seeds not in `choose_on`.
+
+    Raises:
+        ValueError: an attack lacks a seed or has it twice, or no seed is left.
+    """
+    seeds = sorted(scores["seed"].unique().tolist())
+    chosen = seeds[: -(-len(seeds) // 2)] if choose_on is None else list(choose_on)
+    odd = sorted(set(chosen) - set(seeds))
+    require(not odd, f"choose_on must be among the seeds {seeds}", odd)
+    right = 0 < len(set(chosen)) < len(seeds)
+    require(right, f"choose_on must be some of the seeds {seeds}, not all", chosen)
+    counts = pd.crosstab(scores["attack"], scores["seed"])
+    uneven = counts.stack()
+    uneven = uneven[uneven != 1].to_dict()
+    require(not uneven, "scores must hold each attack once for each seed", uneven)
+    there = scores["seed"].isin(chosen)
+    best = scores[there].groupby("attack")["score"].mean().idxmax()
+    return scores[(scores["attack"] == best) & ~there]
