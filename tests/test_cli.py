@@ -257,7 +257,8 @@ def test_claims_prints_every_claim(home, capfd):
     out = capfd.readouterr().out
     for claim in claims.load():
         assert claim.id in out
-    assert out.count("not run at this scale") == len(claims.load())
+    tested = [claim for claim in claims.load() if not claim.not_testable]
+    assert out.count("not run at this scale") == len(tested)
 
 
 @pytest.mark.parametrize("store", [False, True])

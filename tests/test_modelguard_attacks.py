@@ -472,6 +472,7 @@ def test_s4l_adds_the_papers_rotation_loss(name, monkeypatch):
 IMAGES = noise(4)
 ANSWERS = torch.full((4, 2), 0.5)
 GENERATOR = torch.Generator()
+LABELS = torch.arange(4)
 
 
 def moved(**sizes):
@@ -526,12 +527,18 @@ def grown(budget, **options):
             "states must be a whole number >= 1, got 0",
         ),
         (lambda: adaptive.first_seen(ANSWERS[0]), "answers must be float .*got"),
-        (lambda: adaptive.weighted(torch.tensor([1.0, -1])), "weights must be"),
+        (lambda: adaptive.weighted(torch.tensor([1.0, -1])), r"got \[2\] of mean 0"),
         (lambda: adaptive.weighted(torch.tensor([3.0, -1])), "weights must be"),
         (lambda: adaptive.weighted(torch.zeros(3)), "not all 0, got"),
         (lambda: adaptive.weighted(ANSWERS), "weights must be"),
-        (lambda: adaptive.cell(2.1), r"epsilon must be in \[0, 2\].*got 2.1"),
-        (lambda: adaptive.cell(float("nan")), r"epsilon must be in \[0, 2\].*got nan"),
+        (lambda: adaptive.cell(2.1), r"epsilon must be in \[0, 2\].*got \[2.0999"),
+        (lambda: adaptive.cell(float("nan")), r"in \[0, 2\].*got \[nan\]"),
+        (lambda: adaptive.cell(ANSWERS), r"one an example, got \[4, 2\]"),
+        (lambda: adaptive.cell(LABELS.float() - 1), r"one an example, got \[-1.0\]"),
+        (
+            lambda: adaptive.cell(1.0)(linear(2), IMAGES / 255, LABELS, LABELS),
+            "strategy must be naive, got torch.int64",
+        ),
         (lambda: extracted(strategy="top-1"), "did you mean top1"),
         (lambda: extracted(answers=ANSWERS[:3]), "answers must be 4, one an image"),
         (lambda: extracted(answers=ANSWERS.long()), "answers must be float"),

@@ -44,12 +44,13 @@ def weighted(weights: Tensor) -> Loss:
     """
     mean = float(weights.float().mean()) if weights.ndim == 1 else math.nan
     right = 0 < mean < math.inf and bool((weights >= 0).all())
-    require(right, "weights must be [N], finite, >= 0 and not all 0", weights[:3])
-    scaled = weights.float() / mean
+    given = f"{list(weights.shape)} of mean {mean:g}"
+    require(right, "weights must be [N], finite, >= 0 and not all 0", given)
+    scaled = weights.float().cpu() / mean
 
     def loss(model: nn.Module, x: Tensor, y: Tensor, index: Tensor) -> Tensor:
         values = F.cross_entropy(model(x), y, reduction="none")
-        return (scaled.to(values.device)[index.to(values.device)] * values).mean()
+        return (scaled[index.cpu()].to(values.device) * values).mean()
 
     return loss
 
@@ -67,17 +68,20 @@ def cell(epsilon: float | Tensor) -> Loss:
         epsilon: in [0, 2]; or float N, one an example: 0 where the answer is known to
             be exact, see `first_seen`.
 
-    Raises ValueError for another epsilon.
+    Raises ValueError for another epsilon, and where it is used with "top1".
     """
-    radius = torch.as_tensor(epsilon, dtype=torch.float32)
-    right = radius.ndim <= 1 and bool(((radius >= 0) & (radius <= 2)).all())
-    require(right, "epsilon must be in [0, 2], one or one an example", epsilon)
+    radius = torch.as_tensor(epsilon, dtype=torch.float32).cpu()
+    odd = radius[~((radius >= 0) & (radius <= 2))]
+    right = radius.ndim <= 1 and len(odd) == 0
+    given = odd[:1].tolist() or list(radius.shape)
+    require(right, "epsilon must be in [0, 2], one or one an example", given)
 
     def loss(model: nn.Module, x: Tensor, y: Tensor, index: Tensor) -> Tensor:
+        whole = y.is_floating_point()
+        require(whole, "a cell needs the answers: strategy must be naive", y.dtype)
         logits = model(x).float()
         p = logits.softmax(1)
-        limit = radius.to(y.device)
-        limit = limit[index.to(y.device)] if radius.ndim else limit
+        limit = (radius[index.cpu()] if radius.ndim else radius).to(y.device)
         inside = ((p - y).abs().sum(1) <= limit) & (p.argmax(1) == y.argmax(1))
         entropy = torch.special.entr(y).sum(1)
         values = F.cross_entropy(logits, y, reduction="none") - entropy

@@ -1,7 +1,7 @@
-"""Average several answers about the same image, which a good defence makes useless.
+"""Average several answers about the same image.
 
-Repeated queries (m-QPI) and smoothing are the paper's; dithering and asking several
-independent states of a service are not. `service` is as in `queries`.
+Repeated queries (m-QPI) and smoothing are the paper's; votes, dithering and asking
+several independent states of a service are not. `service` is as in `queries`.
 """
 
 from collections.abc import Callable, Iterable

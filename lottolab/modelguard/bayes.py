@@ -60,7 +60,7 @@ def lookup_table(
     Args:
         means: float N×K, rows of probabilities.
         defence: `defence(probabilities, images)`, as the attacker knows it; for a
-            quantiser, with its centroids frozen.
+            quantiser its `peek`, which opens no centroid.
         images: uint8 [N, …], one a mean, for a defence that looks at them.
         draws: per mean, >= 1. concentration: > 0.
 

@@ -12,6 +12,7 @@ seen from p.
 """
 
 import itertools
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -108,26 +109,24 @@ def best_vertex(y: Tensor, p: Tensor, top: Tensor) -> Tensor:
     Args:
         y, p: float64 N×C, the predictions and the surrogate's. top: int64 N×1.
     """
-    classes = y.shape[1]
-    every = list(itertools.product((False, True), repeat=classes))[1:]
+    every = list(itertools.product((False, True), repeat=y.shape[1]))[1:]
     sets = torch.tensor(every, dtype=y.dtype, device=y.device)
-    sums = ((y - p) @ sets.T, p @ sets.T)
-    score = _cosine(sets.sum(1), *sums, y, p)
+    score = _cosine(y, p)(sets.sum(1), (y - p) @ sets.T, p @ sets.T)
     lacks = sets.T[top[:, 0]] == 0
     return sets[score.masked_fill(lacks, torch.inf).argmin(1)] > 0
 
 
 def grown_vertex(y: Tensor, p: Tensor, top: Tensor) -> Tensor:
     """Grow a set from the top-1 class by what turns the gradient most: bool N×C."""
+    cosine, w = _cosine(y, p), y - p
     chosen = torch.zeros_like(y, dtype=torch.bool).scatter_(1, top, True)
-    toward, w = (y - p).gather(1, top), y - p
-    held, count = p.gather(1, top), 1
-    best = _cosine(torch.ones_like(held), toward, held, y, p)
+    toward, held, count = w.gather(1, top), p.gather(1, top), 1
+    best = cosine(count, toward, held)
     growing = torch.ones_like(best, dtype=torch.bool)
     while growing.any():
         count += 1
-        score = _cosine(torch.full_like(y, count), toward + w, held + p, y, p)
-        score, pick = score.masked_fill(chosen, torch.inf).min(1, keepdim=True)
+        score = cosine(count, toward + w, held + p).masked_fill_(chosen, torch.inf)
+        score, pick = score.min(1, keepdim=True)
         growing &= score < best
         best = torch.where(growing, score, best)
         chosen.scatter_(1, pick, growing | chosen.gather(1, pick))
@@ -136,12 +135,15 @@ def grown_vertex(y: Tensor, p: Tensor, top: Tensor) -> Tensor:
     return chosen
 
 
-def _cosine(count: Tensor, toward: Tensor, held: Tensor, y: Tensor, p: Tensor):
-    """Return the cosine of e_S/|S| − p and y − p, up to the factor 1/‖y − p‖.
+def _cosine(y: Tensor, p: Tensor) -> Callable[..., Tensor]:
+    """Return a function: ‖y − p‖ times the cosine of e_S/|S| − p and y − p.
 
-    count: |S|. toward, held: the sums of y − p and of p over S, N×sets.
+    Its arguments are |S| and the sums of y − p and of p over S, N×sets each.
     """
-    w = y - p
-    inner = toward / count - (w * p).sum(1, keepdim=True)
-    square = (1 - 2 * held) / count + (p * p).sum(1, keepdim=True)
-    return inner / square.clamp(min=1e-30).sqrt()
+    shift, norm = ((part * p).sum(1, keepdim=True) for part in (y - p, p))
+
+    def cosine(count: int | Tensor, toward: Tensor, held: Tensor) -> Tensor:
+        square = (1 - 2 * held) / count + norm
+        return (toward / count - shift) / square.clamp(min=1e-30).sqrt()
+
+    return cosine
