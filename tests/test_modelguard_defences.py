@@ -11,8 +11,8 @@ from scipy.optimize import linprog
 
 from lottolab import modelguard
 from lottolab.modelguard import linear_program, simplex
-from lottolab.modelguard.linear_program import FLOOR, MARGIN
 
+FLOOR, MARGIN = 1e-6, 1e-4
 CLASSES = [2, 3, 10, 100, 1000]
 FLOATS = [torch.float32, torch.float64]
 NAN = math.nan
@@ -111,6 +111,31 @@ def test_w_answers_a_prediction_alike_in_any_batch(classes, monkeypatch):
     assert torch.equal(alone, together)
     monkeypatch.setattr(linear_program, "BLOCK", 7 * classes)
     assert torch.equal(modelguard.ModelGuardW(1.0)(probs), together)
+
+
+@pytest.mark.parametrize("half", [0.05, 0.3, 0.6, 1.0])
+@pytest.mark.parametrize("classes", [2, 3, 6, 20])
+def test_the_cost_is_that_of_the_answer_and_its_slope_a_subgradient(classes, half):
+    """At any top-1 value that is allowed, the best or not."""
+    y = hard(classes).sort(dim=1, descending=True).values
+    rows = linear_program._Rows(y, half)
+    points, costs, slopes = [], [], []
+    for share in np.linspace(0, 1, 41):
+        v = rows.lowest.lerp(rows.highest, float(share))
+        answer = rows.answer(v)
+        cost, slope = rows.cost_at(v)
+        actual = (answer * (y + FLOOR).log()).sum(1, keepdim=True)
+        assert torch.allclose(cost, actual, atol=1e-9)
+        assert torch.equal(answer[:, :1], v)
+        cap = v - leads(y, torch.zeros_like(v).long())[:, None].clamp(max=MARGIN)
+        assert (answer[:, 1:] <= cap + 1e-12).all()
+        assert (answer > -1e-12).all()
+        assert torch.allclose(answer.sum(1), y.sum(1), atol=1e-9)
+        assert (distance(answer, y) <= 2 * half + 1e-9).all()
+        points.append(v), costs.append(cost), slopes.append(slope)
+    for v, f in zip(points, costs, strict=True):
+        for v0, f0, s0 in zip(points, costs, slopes, strict=True):
+            assert (f >= f0 + s0 * (v - v0) - 1e-9).all()
 
 
 def test_without_the_margin_an_optimum_often_is_a_tie():

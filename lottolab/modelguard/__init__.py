@@ -5,10 +5,10 @@ The defences, each a callable `defence(probs, x=None)`: `defences` has the simpl
 (`centroids` is their state), `mad` and `misinformation` those that ask a network of
 their own. `utility` says what the honest user pays, `lemmas` checks the paper's.
 
-The attacks: `queries` asks, `extraction` trains a substitute on the answers, `bayes`
-and `restorer` undo a known defence first, `averaging` and `adaptive` are the attacks
-that the paper does not run, and `measures` says what they achieve. The page is not
-written yet.
+The attacks: `queries` asks, `averaging` asks several times, `extraction` trains a
+substitute on the answers, `bayes` and `restorer` undo a known defence first, `adaptive`
+has losses for what ModelGuard-S gives away, and `measures` says what an attack
+achieves. The page is not written yet.
 """
 
 from lottolab.modelguard.bayes import recover_partial_bayes

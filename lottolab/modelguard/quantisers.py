@@ -10,6 +10,8 @@ from lottolab.checks import require
 from lottolab.modelguard import simplex
 from lottolab.modelguard.centroids import NONE, Centroids, Rows, grid, read, take
 
+BLOCK = 2048  # rows checked at a time, so that they stay in the cache
+
 
 class ModelGuardS:
     """Answer with the first centroid of the prediction's class within ε of it.
@@ -83,11 +85,13 @@ class ModelGuardS:
 
     def _rows(self, probs: Tensor) -> tuple[Tensor, Rows]:
         """Check predictions; return them on the CPU, and what `Centroids` asks of."""
-        simplex.check(probs, self.centroids.num_classes)
-        probs = probs.detach().cpu()
-        labels = torch.from_numpy(probs.numpy().argmax(1))  # in half of torch's time
-        peaks = probs.gather(1, labels[:, None])[:, 0].double()
-        return probs, (torch.arange(len(probs)), labels, peaks)
+        probs, labels, peaks = probs.detach().cpu(), [], []
+        for block in probs.split(BLOCK):
+            simplex.check(block, self.centroids.num_classes)
+            labels.append(torch.from_numpy(block.numpy().argmax(1)))  # twice as fast
+            peaks.append(block.gather(1, labels[-1][:, None])[:, 0].double())
+        rows = torch.arange(len(probs)), torch.cat(labels), torch.cat(peaks)
+        return probs, rows
 
     def _places(self, probs: Tensor, rows: Rows, opening: bool) -> Tensor:
         """Return each row's centroid.
