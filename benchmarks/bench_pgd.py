@@ -4,13 +4,13 @@ Same network, images, ε, step, steps and number of random starts, on two networ
 trained as usual, one adversarially (one step). The peer is asked at several batch
 sizes, and the best counts. Ours is timed twice, each with the folding of batch norm:
 with every step of every image, which is the peer's work; and with `stop`, which leaves
-an image as soon as it is fooled and so cannot find fewer. An image counts as robust if
-no start fools it. The rounds of all cases are interleaved; prints rates, robust
+an image once it is fooled, and once its steps repeat. An image counts as robust if no
+start fools it. The rounds of all cases are interleaved; prints rates, robust
 accuracies and ratios. `pip install --no-deps torchattacks` first: it pins an old
 `requests`.
 
     python benchmarks/bench_pgd.py [--images 500] [--rounds 3] [--network cnn4]
-        [--width 32] [--stem same] [--epsilon 8] [--starts 1]
+        [--width 32] [--stem same] [--epsilon 8] [--steps 20] [--starts 1]
 """
 
 import argparse
@@ -25,7 +25,7 @@ from lottolab.ensembles.folding import folded
 from lottolab.ensembles.queries import correct
 from lottolab.ensembles.tickets import adversarial_fit
 
-STEPS, STEP, RADIUS = 20, 2 / 255, 8 / 255
+STEP, RADIUS = 2 / 255, 8 / 255
 BATCHES = (16, 64, 128, 256)
 
 
@@ -47,7 +47,7 @@ def trained(given: argparse.Namespace, adversarially: bool) -> Normalised:
 
 def ours(model, x, y, given: argparse.Namespace, stop: bool) -> torch.Tensor:
     """Return which images stay right."""
-    ball = {"epsilon": given.epsilon / 255, "step": STEP, "steps": STEPS}
+    ball = {"epsilon": given.epsilon / 255, "step": STEP, "steps": given.steps}
     quick = folded(model, x[:4])
     found = pgd(quick, x, y, **ball, restarts=given.starts, stop=stop, seed=0)
     return correct(quick, found, y)
@@ -58,7 +58,7 @@ def peer(model, x, y, given: argparse.Namespace, batch: int) -> torch.Tensor:
     import torchattacks
 
     attack = torchattacks.PGD(
-        model, eps=given.epsilon / 255, alpha=STEP, steps=STEPS, random_start=True
+        model, eps=given.epsilon / 255, alpha=STEP, steps=given.steps, random_start=True
     )
     right = torch.ones(len(x), dtype=torch.bool)
     for _ in range(given.starts):
@@ -76,6 +76,7 @@ def main() -> None:
     parser.add_argument("--width", type=int, default=32)
     parser.add_argument("--stem", default="same", choices=["same", "stride2"])
     parser.add_argument("--epsilon", type=float, default=8, help="in 255ths")
+    parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--starts", type=int, default=1)
     given = parser.parse_args()
     torch.set_num_threads(1)

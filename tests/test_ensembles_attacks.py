@@ -255,6 +255,27 @@ def test_stopping_fools_whom_the_full_attack_fools_with_fewer_questions():
     assert torch.equal(found[1][lost], start[lost])
 
 
+@pytest.mark.parametrize("steps", [1, 2, 40, 41])
+def test_steps_that_repeat_are_left_out_and_change_nothing(steps):
+    """Nobody is fooled; on the hills most images soon go to and fro."""
+    x, _ = pictures(n=40)
+    y, asked = torch.full((40,), 2), []
+
+    def counted(x):
+        asked.append(len(x))
+        return rugged(x) + 1000 * torch.eye(3)[2]
+
+    settings = {"epsilon": 0.25, "step": 0.0625, "steps": steps, "loss": "margin"}
+    found, cost = [], []
+    for stop in (False, True):
+        asked.clear()
+        found.append(pgd(counted, x, y, **settings, seed=0, stop=stop))
+        cost.append(sum(asked) - 1)
+    assert torch.equal(*found)
+    assert cost[0] == 40 * steps
+    assert cost[1] == cost[0] if steps < 3 else cost[1] < cost[0] / 2
+
+
 def test_one_draw_after_another_is_averaged_as_asked():
     """Two models in turn: the three means, each written out."""
     x, y = pictures(n=5)

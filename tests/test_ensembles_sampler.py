@@ -394,6 +394,7 @@ def test_an_honest_model_is_not_suspected(honest):
     noise = torch.randn(x.shape, generator=torch.Generator().manual_seed(0)).sign()
     boxes = {"noise": (x + 0.1 * noise).clamp(0, 1)}
     assert flagged(model, x, y, black_box=boxes) == set()
+    assert flagged(model, x, y, stop=True) == set()
 
 
 def test_a_saturated_softmax_is_caught(honest):
@@ -449,9 +450,8 @@ def test_the_surface_climbs_along_the_gradient(honest):
     assert np.allclose(grid.index, np.linspace(-0.1, 0.1, 5))
     middle = grid[grid.columns[2]].to_numpy()
     assert (np.diff(middle) > 0).all()
-    assert middle[2] == pytest.approx(
-        float(queries.margin(model(x), y).mean()), abs=1e-5
-    )
+    wanted = queries.margin(model(x), y).mean().item()
+    assert middle[2] == pytest.approx(wanted, abs=1e-5)
     across = grid.iloc[2].to_numpy()
     assert np.ptp(across) < 0.5 * np.ptp(middle)
 

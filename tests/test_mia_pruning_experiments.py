@@ -668,7 +668,7 @@ def test_a_wide_random_network_replaces_a_layer():
     changes, agreement = ([f[k] for f in found] for k in ("change", "agreement"))
     assert changes[0] > 2 * changes[1] > 4 * changes[2]
     assert agreement[0] < agreement[1] < agreement[2]
-    assert agreement[2] > 0.97
+    assert agreement[2] > 0.9
     assert found[2]["auc"] == pytest.approx(auc, abs=0.02)
 
 

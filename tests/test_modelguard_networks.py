@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from predictions import dirichlet, distance, hard, on_simplex
+from predictions import dirichlet, distance, hard, leads, on_simplex
 from torch import nn
 
 from lottolab import modelguard, models, predict, train
@@ -125,6 +125,27 @@ def test_more_budget_turns_more_and_the_rest_is_on_the_way_to_the_vertex():
     half, full = (mad.deviate(probs, surrogate, e) - probs for e in (0.2, 0.4))
     assert torch.allclose(2 * half, full, atol=1e-9)
     assert torch.allclose(half.abs().sum(1), torch.tensor(0.2).double(), atol=1e-9)
+
+
+@pytest.mark.parametrize("classes", [2, 6, 10])
+def test_with_all_the_budget_the_answer_is_the_vertex_with_the_top_class_ahead(classes):
+    probs, surrogate = dirichlet(300, classes, 0.2, 0), dirichlet(300, classes, 5.0, 1)
+    top = probs.argmax(1, keepdim=True)
+    answers = mad.deviate(probs, surrogate, 2.0)
+    chosen = mad.best_vertex(probs, surrogate, top).double()
+    sizes = chosen.sum(1, keepdim=True)
+    assert (answers - chosen / sizes).abs().max() < 1e-4
+    several = sizes[:, 0] > 1
+    assert (leads(answers, top)[several] > 0.9e-5 / classes).all()
+    if classes == 10:  # where growing a set finds the best one in most rows, not all
+        grown = mad.grown_vertex(probs, surrogate, top).double()
+        assert 0.95 < (grown == chosen).all(1).double().mean() < 1
+
+
+def test_a_gradient_of_zero_has_no_direction():
+    probs, surrogate = dirichlet(5, 4, 1.0, 0), dirichlet(5, 4, 1.0, 1)
+    assert (mad.deviation(surrogate, probs, surrogate) == 0).all()
+    assert (mad.deviation(probs, surrogate, surrogate) == 0).all()
 
 
 def test_mad_asks_its_surrogate_about_the_images():

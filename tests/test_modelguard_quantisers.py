@@ -118,6 +118,13 @@ def test_the_first_centroid_in_order_answers_not_the_nearest():
     assert ordered.count == nearest.count == 2
 
 
+def test_of_equally_near_centroids_the_older_answers():
+    rows = torch.tensor([[0.875, 0.125], [0.625, 0.375], [0.75, 0.25]])
+    for order in ([0, 1, 2], [1, 0, 2]):
+        answers = UnorderedQuantiser(0.375, 2)(rows[order])
+        assert torch.equal(answers, rows[[order[0], order[1], order[0]]])
+
+
 def test_the_limit_itself_is_within():
     """In binary fractions, so that the distance is exactly ε."""
     rows = torch.tensor([[0.75, 0.25], [0.5625, 0.4375], [0.5624, 0.4376]]).double()

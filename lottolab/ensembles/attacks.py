@@ -60,9 +60,10 @@ def pgd(
         over: what is averaged over the draws: `losses`, or `logits` or `probabilities`
             before the loss. The last two hold all draws in memory: `eot` divides
             `batch`.
-        stop: leave an image as it is once it is fooled. Of a deterministic model this
-            fools all that are fooled without it, sooner; against a stochastic one the
-            attacker may only have been lucky.
+        stop: for a deterministic model, to save time: leave an image once it is fooled,
+            and once its steps go to and fro between two images, as they then would for
+            ever. Who is fooled without it is fooled with it. Against a stochastic model
+            a first success may only have been luck.
         batch: images that go through the model together.
 
     Returns:
@@ -118,18 +119,24 @@ def climb(
     `ascent(x, y)` gives the gradient at images and the logits there.
     """
     x = torch.clamp(x.detach(), low, high)
+    before = torch.full_like(x, torch.nan)  # a step ago
     rows = torch.arange(len(x), device=x.device)
-    for _ in range(steps):
-        left = []
+    for left in reversed(range(steps)):
+        going = []
         for part in rows.split(batch):
             slope, logits = ascent(x[part], y[part])
             if stop:
-                going = logits.argmax(1) == y[part]
-                part, slope = part[going], slope[going]
-                left.append(part)
-            moved = x[part] + step * slope.sign()
-            x[part] = torch.clamp(moved, low[part], high[part])
-        rows = torch.cat(left) if stop else rows
+                right = logits.argmax(1) == y[part]
+                part, slope = part[right], slope[right]
+            here = x[part]
+            moved = torch.clamp(here + step * slope.sign(), low[part], high[part])
+            if stop:
+                repeats = (moved == before[part]).flatten(1).all(1)
+                if left % 2:  # steps to go, of which the last leads back here
+                    moved[repeats] = here[repeats]
+                going.append(part[~repeats])
+            before[part], x[part] = here, moved
+        rows = torch.cat(going) if stop else rows
         if not len(rows):
             break
     return x

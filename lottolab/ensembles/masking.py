@@ -33,6 +33,7 @@ def findings(
     eot: int = 1,
     slack: float = 0.02,
     corners: int = 20,
+    stop: bool = False,
     seed: int,
 ) -> pd.DataFrame:
     """Look for signs of masked gradients; return a row a check.
@@ -57,7 +58,7 @@ def findings(
       the caller has made without the model's gradient (Square, or another model's).
 
     Args:
-        x, y, epsilon, step, steps, eot, seed: as for `pgd`.
+        x, y, epsilon, step, steps, eot, stop, seed: as for `pgd`.
         black_box: name to images, each within ε of `x`.
         slack: the limit of every check that names none, in [0, 1).
 
@@ -70,7 +71,7 @@ def findings(
     check(model, x, y, epsilon=epsilon, step=step)
     require(0 <= slack < 1, "slack must be in [0, 1)", slack)
     whole("corners", corners, 1)
-    shared = {"eot": eot, "seed": seed}
+    shared = {"eot": eot, "stop": stop, "seed": seed}
 
     def left(**settings) -> float:
         size = {"epsilon": epsilon, "step": step, "steps": steps} | settings
