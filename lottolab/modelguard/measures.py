@@ -73,3 +73,25 @@ def strongest(
     there = scores["seed"].isin(chosen)
     best = scores[there].groupby("attack")["score"].mean().idxmax()
     return scores[(scores["attack"] == best) & ~there]
+
+
+def strongest_rows(rows: list[dict]) -> list[dict]:
+    """Return rows of results for the strongest attack, chosen on the other seeds.
+
+    For each target, defence (`arm`) and seed the attack with the best mean on all other
+    seeds, among those that the paper runs on every seed (`point` many or few), and
+    among these and the `adaptive` ones. The rows are copies whose `point` is
+    "strongest" or "strongest of all"; with one seed there are none.
+    """
+    table = pd.DataFrame(rows)
+    table = table[table["metric"].isin(("accuracy", "fidelity"))]
+    found, pools = [], {"strongest": ("many", "few")}
+    pools["strongest of all"] = ("many", "few", "adaptive")
+    for point, among in pools.items():
+        there = table[table["point"].isin(among)].assign(score=table["value"])
+        for _, scores in there.groupby(["target", "arm", "metric"], sort=False):
+            seeds = scores["seed"].unique().tolist()
+            for seed in seeds if len(seeds) > 1 else []:
+                best = strongest(scores, [s for s in seeds if s != seed])
+                found.append(best.drop(columns="score").assign(point=point))
+    return pd.concat(found).to_dict("records") if found else []
