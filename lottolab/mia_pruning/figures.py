@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from lottolab import stats
-from lottolab.membership.figures.style import CHANCE, finished, panels, where
+from lottolab.plots import CHANCE, finished, panels, where
 
 # Okabe and Ito's colours; what prunes is filled, what does not is hollow.
 LOOKS = {

@@ -4,15 +4,8 @@ import pandas as pd
 from matplotlib import ticker
 from matplotlib.figure import Figure
 
-from lottolab.membership.figures.style import (
-    CHANCE,
-    LOOKS,
-    finished,
-    means,
-    panels,
-    percent,
-    where,
-)
+from lottolab.membership.figures.style import LOOKS, percent
+from lottolab.plots import CHANCE, finished, means, panels, where
 
 ATTACKS = {
     "mlp": "MLP (the paper's)",

@@ -4,15 +4,8 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from lottolab.membership.figures.style import (
-    CHANCE,
-    LOOKS,
-    PAPER,
-    finished,
-    means,
-    panels,
-    where,
-)
+from lottolab.membership.figures.style import LOOKS
+from lottolab.plots import CHANCE, PAPER, finished, means, panels, where
 
 NETWORKS = ("small", "larger")
 KINDS = {

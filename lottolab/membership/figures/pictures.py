@@ -9,8 +9,8 @@ from numpy.typing import ArrayLike
 from sklearn.metrics import roc_curve
 
 from lottolab.checks import require
-from lottolab.membership.figures.style import CHANCE, LOOKS, finished, where
-from lottolab.plots import COLOURS
+from lottolab.membership.figures.style import LOOKS
+from lottolab.plots import CHANCE, COLOURS, finished, where
 
 
 def transfer(table: pd.DataFrame, names: dict[str, str]) -> Figure:
