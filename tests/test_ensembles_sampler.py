@@ -12,7 +12,14 @@ from scipy import stats
 from torch import nn
 
 from lottolab import models
-from lottolab.ensembles import masking, pgd, queries, sampler, transfer_matrix
+from lottolab.ensembles import (
+    attacks,
+    masking,
+    pgd,
+    queries,
+    sampler,
+    transfer_matrix,
+)
 from lottolab.ensembles.sampler import Sampler, matched, one, theta
 
 pytestmark = pytest.mark.usefixtures("on_one_thread")
@@ -190,6 +197,44 @@ def test_each_batch_or_image_is_answered_by_the_team_drawn_for_it(per, over, rep
     model.reseed(4)
     assert torch.equal(again[0], model(X))
     assert not torch.equal(again[0], again[1])
+
+
+@pytest.mark.parametrize("over", ["logits", "probabilities"])
+@pytest.mark.parametrize("replace", [False, True])
+@pytest.mark.parametrize("per", ["batch", "image"])
+def test_many_draws_answer_as_so_many_calls(per, over, replace):
+    given = {"law": partial(theta, replace=replace), "over": over, "per": per}
+    model = Sampler(constants([2, 3, 2]), **given, seed=4)
+    together, after = model.many(X, 9), model(X)
+    model.reseed(4)
+    for found in (*together, after):
+        assert torch.allclose(found, model(X), atol=1e-6)
+
+
+def test_many_draws_ask_each_network_once():
+    networks = constants([2, 2])
+    asked = Counter()
+    for group in networks.values():
+        for network in group:
+            network.register_forward_hook(lambda n, *_: asked.update([n]))
+    Sampler(networks, seed=0).many(X, 50)
+    assert len(asked) == 4
+    assert set(asked.values()) == {1}
+
+
+@pytest.mark.parametrize("over", ["losses", "logits", "probabilities"])
+def test_the_gradient_of_many_draws_is_that_of_single_ones(over):
+    model, y = Sampler(constants([2, 3]), seed=2), torch.arange(len(X)) % 7
+    given = {"loss": "ce", "eot": 6, "over": over}
+    slope, mean = attacks.gradient(model, X, y, **given)
+    model.reseed(2)
+    one_by_one = attacks.gradient(lambda x: model(x), X, y, **given)
+    assert torch.allclose(slope, one_by_one[0], atol=1e-6)
+    assert torch.allclose(mean, one_by_one[1], atol=1e-6)
+    model.reseed(2)
+    merged = queries.merged(model, X, 6, "logits")
+    model.reseed(2)
+    assert torch.allclose(merged, sum(model(X) for _ in range(6)) / 6, atol=1e-6)
 
 
 def test_probabilities_stay_finite_where_the_softmax_is_saturated():

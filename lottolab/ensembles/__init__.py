@@ -4,7 +4,7 @@
 draws the team that answers. `attacks` has PGD and universal perturbations, `arc` and
 `autoattack` the attacks that matter for a defence that draws, `transfer` the matrices
 of Figure 1, `masking` the signs of a hidden gradient. `folding` makes a network quicker
-to attack. The page is not written yet.
+to attack. `experiments` has the chapter's stages, `figures` its figures.
 """
 
 from lottolab.ensembles.arc import arc

@@ -14,12 +14,14 @@ from torch import Tensor
 from lottolab.checks import one_of, require, whole
 from lottolab.ensembles.queries import (
     Model,
+    answers,
     ball,
     check,
     evaluating,
     frozen,
     margin,
     merge,
+    merged,
     uniform,
 )
 
@@ -59,7 +61,7 @@ def pgd(
         loss: `ce`, or `margin`, whose gradient does not vanish where the model is sure.
         over: what is averaged over the draws: `losses`, or `logits` or `probabilities`
             before the loss. The last two hold all draws in memory: `eot` divides
-            `batch`.
+            `batch`, unless the model has `many`.
         stop: for a deterministic model, to save time: leave an image once it is fooled,
             and once its steps go to and fro between two images, as they then would for
             ever. Who is fooled without it is fooled with it. Against a stochastic model
@@ -78,7 +80,8 @@ def pgd(
         whole(name, value, 1)
     one_of("loss", loss, LOSSES)
     one_of("over", over, OVER)
-    batch = batch if over == "losses" else max(1, batch // eot)
+    if over != "losses" and not hasattr(model, "many"):
+        batch = max(1, batch // eot)
 
     def ascent(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         return gradient(model, x, y, loss=loss, eot=eot, over=over)
@@ -149,17 +152,18 @@ def gradient(
     x = x.detach().requires_grad_()
     loss_of, slope, outputs = LOSSES[loss], torch.zeros_like(x), []
     with torch.enable_grad():
-        for _ in range(eot):
-            logits = model(x)
-            require(logits.requires_grad, "logits must depend on x", "constants")
+        for drawn in answers(model, x, eot):
+            depend = all(logits.requires_grad for logits in drawn)
+            require(depend, "logits must depend on x", "constants")
             if over == "losses":
-                slope += torch.autograd.grad(loss_of(logits, y).sum(), x)[0] / eot
-                logits = logits.detach()
-            outputs.append(logits)
-        merged = merge(outputs, "probabilities" if over == "losses" else over)
+                value = sum(loss_of(logits, y).sum() for logits in drawn)
+                slope += torch.autograd.grad(value, x)[0] / eot
+                drawn = [logits.detach() for logits in drawn]
+            outputs += drawn
+        mean = merge(outputs, "probabilities" if over == "losses" else over)
         if over != "losses":
-            slope = torch.autograd.grad(loss_of(merged, y).sum(), x)[0]
-    return slope, merged.detach()
+            slope = torch.autograd.grad(loss_of(mean, y).sum(), x)[0]
+    return slope, mean.detach()
 
 
 def universal(
@@ -206,7 +210,7 @@ def universal(
 def _margins(model, x, y, eot, over, batch) -> Tensor:
     over = "probabilities" if over == "losses" else over
     parts = [
-        margin(merge([model(a) for _ in range(eot)], over), b)
+        margin(merged(model, a, eot, over), b)
         for a, b in zip(x.split(batch), y.split(batch), strict=True)
     ]
     return torch.cat(parts)

@@ -5,6 +5,7 @@ first success, which a stochastic model may give away by chance, they are asked 
 the images with the largest loss instead, and what they ask is the mean of `eot` draws.
 """
 
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -18,7 +19,7 @@ from lottolab.ensembles.queries import (
     check,
     evaluating,
     frozen,
-    merge,
+    merged,
 )
 
 
@@ -97,10 +98,12 @@ def _each(run: Callable, model, x, y, epsilon, eot, over, seed, batch) -> Tensor
     one_of("over", over, ("logits", "probabilities"))
 
     def ask(x: Tensor) -> Tensor:
-        return merge([model(x) for _ in range(eot)], over)
+        return merged(model, x, eot, over)
 
     found = []
-    with frozen(model), evaluating(model), _seeded(seed):
+    with frozen(model), evaluating(model), _seeded(seed), warnings.catch_warnings():
+        # Of masked gradients, which `masking.findings` looks for.
+        warnings.filterwarnings("ignore", "there are .* zero gradient", Warning)
         for part, labels in zip(x.split(batch), y.split(batch), strict=True):
             low, high = ball(part, epsilon)
             found.append(run(ask, part, labels).detach().clamp(low, high))

@@ -4,6 +4,8 @@ The signs are those of Athalye et al. (2018), "Obfuscated gradients give a false
 of security", and Carlini et al. (2019), "On evaluating adversarial robustness".
 """
 
+from itertools import chain
+
 import numpy as np
 import pandas as pd
 import torch
@@ -13,6 +15,7 @@ from lottolab.checks import require, whole
 from lottolab.ensembles.attacks import gradient, pgd
 from lottolab.ensembles.queries import (
     Model,
+    answers,
     check,
     correct,
     evaluating,
@@ -139,7 +142,8 @@ def _beaten(model, x, y, epsilon, eot, corners, seed) -> float:
 
     def reached(signs: Tensor) -> Tensor:
         moved = (x + epsilon * signs).clamp(0, 1)
-        return torch.stack([margin(model(moved), y) for _ in range(eot)]).mean(0)
+        asked = chain.from_iterable(answers(model, moved, eot))
+        return torch.stack([margin(logits, y) for logits in asked]).mean(0)
 
     with frozen(model), evaluating(model), torch.no_grad():
         slope, _ = gradient(model, x, y, loss="margin", eot=eot, over="losses")

@@ -1,13 +1,15 @@
 """What every attack here does with a model: ask it, check its images, leave it alone.
 
 A model maps images, float [n, C, H, W] in [0, 1], to logits, float [n, classes]. It may
-be stochastic: then each call is a new draw. `Normalised` makes a model of a network
+be stochastic: then each call is a new draw, and `many(x, count)`, where it has that,
+answers as so many calls would, at less cost. `Normalised` makes a model of a network
 that was trained on normalised images.
 """
 
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from itertools import chain
 
 import torch
 from torch import Tensor, nn
@@ -41,6 +43,20 @@ def correct(model: Model, x: Tensor, y: Tensor, batch: int = 500) -> Tensor:
     with evaluating(model):
         parts = [model(part).argmax(1) for part in x.split(batch)]
     return torch.cat(parts) == y
+
+
+def answers(model: Model, x: Tensor, count: int) -> Iterator[list[Tensor]]:
+    """Yield the logits of `count` draws: all in one list if the model has `many`,
+    else one by one, so that each may be forgotten before the next."""
+    if hasattr(model, "many"):
+        yield model.many(x, count)
+    else:
+        yield from ([model(x)] for _ in range(count))
+
+
+def merged(model: Model, x: Tensor, count: int, over: str) -> Tensor:
+    """Return what `merge` makes of `count` draws."""
+    return merge(list(chain.from_iterable(answers(model, x, count))), over)
 
 
 def merge(outputs: list[Tensor], over: str) -> Tensor:

@@ -171,6 +171,15 @@ class Sampler(nn.Module):
                 row[self._place(member)] += 1
         return self._each(x, votes.to(x.device))
 
+    def many(self, x: Tensor, count: int) -> list[Tensor]:
+        """Answer as `count` calls would, but ask each network that is drawn once."""
+        if self.per == "image":
+            return [self(x) for _ in range(count)]
+        teams = [self.draw() for _ in range(count)]
+        asked = {member for team in teams for member in team}
+        said = {m: self.networks[self._place(m)](x) for m in sorted(asked)}
+        return [merge([said[m] for m in team], self.over) for team in teams]
+
     def _each(self, x: Tensor, votes: Tensor) -> Tensor:
         """Answer each image by its row of votes; a network sees its images at once."""
         sums: Tensor | None = None

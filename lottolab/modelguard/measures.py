@@ -81,7 +81,8 @@ def strongest_rows(rows: list[dict]) -> list[dict]:
     For each target, defence (`arm`) and seed the attack with the best mean on all other
     seeds, among those that the paper runs on every seed (`point` many or few), and
     among these and the `adaptive` ones. The rows are copies whose `point` is
-    "strongest" or "strongest of all"; with one seed there are none.
+    "strongest" or "strongest of all". Of a single seed they are its own best, which is
+    too good to be reported.
     """
     table = pd.DataFrame(rows)
     table = table[table["metric"].isin(("accuracy", "fidelity"))]
@@ -91,7 +92,10 @@ def strongest_rows(rows: list[dict]) -> list[dict]:
         there = table[table["point"].isin(among)].assign(score=table["value"])
         for _, scores in there.groupby(["target", "arm", "metric"], sort=False):
             seeds = scores["seed"].unique().tolist()
-            for seed in seeds if len(seeds) > 1 else []:
-                best = strongest(scores, [s for s in seeds if s != seed])
+            for seed in seeds:
+                others = [s for s in seeds if s != seed]
+                best = scores.nlargest(1, "score")
+                if others:
+                    best = strongest(scores, others)
                 found.append(best.drop(columns="score").assign(point=point))
-    return pd.concat(found).to_dict("records") if found else []
+    return pd.concat(found).to_dict("records")
