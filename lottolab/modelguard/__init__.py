@@ -3,12 +3,13 @@
 The defences, each a callable `defence(probs, x=None)`: `defences` has the simple ones,
 `linear_program` ModelGuard-W, `quantisers` ModelGuard-S and its unordered sibling
 (`centroids` is their state), `mad` and `misinformation` those that ask a network of
-their own. `utility` says what the honest user pays, `lemmas` checks the paper's.
+their own. `noise` draws. `utility` says what the honest user pays, `lemmas` checks the
+paper's.
 
 The attacks: `queries` asks, `averaging` asks several times, `extraction` trains a
 substitute on the answers, `bayes` and `restorer` undo a known defence first, `adaptive`
 has losses for what ModelGuard-S gives away, and `measures` says what an attack
-achieves. The page is not written yet.
+achieves. `experiments` has the chapter's stages, `figures` its figures.
 """
 
 from lottolab.modelguard.bayes import recover_partial_bayes

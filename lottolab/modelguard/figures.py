@@ -205,4 +205,9 @@ def latency(table: pd.DataFrame) -> Figure:
         means(axis, [(len(arms) - place, where(rows, arm=arm))], look, 1, flat=True)
     axis.set_yticks(range(len(arms), 0, -1), arms)
     axis.set(xlabel="response time of one query (ms)", xscale="log")
+    ticks = [0.2, 0.5, 1, 2, 5, 10, 20, 50]
+    low, high = axis.get_xlim()
+    ticks = [t for t in ticks if low <= t <= high]
+    axis.set_xticks(ticks, [f"{t:g}" for t in ticks])
+    axis.minorticks_off()
     return figure
