@@ -49,7 +49,8 @@ def scorecard(scale: str) -> pd.DataFrame:
 def against_paper(chapter: str, scale: str) -> HTML:
     """Show the chapter's claims: the paper's number, ours and the verdict."""
     judged = claims.against_paper(chapter, results.read(chapter, scale))
-    return table(judged[["statement", "place", "paper", "ours", "verdict"]])
+    shown = table(judged[["statement", "place", "paper", "ours", "verdict"]])
+    return HTML(shown.data.replace('class="dataframe"', 'class="dataframe claims"'))
 
 
 def beside_tables(chapter: str, scale: str) -> HTML:

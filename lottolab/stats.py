@@ -38,10 +38,10 @@ class Interval:
 
     @property
     def decimals(self) -> int:
-        """Return how many decimals to print: three, or more for a narrow interval."""
+        """Return how many decimals to print: three, or up to six if it is narrow."""
         half = (self.high - self.low) / 2
         spread = half if half > 0 else abs(self.estimate)
-        return max(3, -math.floor(math.log10(spread))) if spread > 1e-12 else 3
+        return min(max(3, -math.floor(math.log10(spread))), 6) if spread > 1e-9 else 3
 
     @property
     def signed(self) -> str:
