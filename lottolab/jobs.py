@@ -43,14 +43,18 @@ def plan(work: Work) -> pd.DataFrame:
 def compute(work: Work, keep: tuple[str, ...] | None = None) -> list[dict]:
     """Compute the work in processes side by side; return the results in its order.
 
-    A stage that needs another one waits for it, so put what is needed first. Inside
-    `joblib.parallel_config("dask")` the calls run on that cluster. Of each result only
-    the values named in `keep` come back from the process that computed it, or all.
+    A stage that needs another one waits for it, so put what is needed first. The runs
+    of a stage go together: one after the other, a run and what it needs would leave
+    all processes but one waiting. Inside `joblib.parallel_config("dask")` the calls run
+    on that cluster. Of each result only the values named in `keep` come back from the
+    process that computed it, or all.
     """
     here = {k: v for k, v in os.environ.items() if k.startswith("LOTTOLAB_")}
     alone = not os.environ.get(progress.FOLDER)
     for stage, setting in work:  # a notebook's functions have their source only here
         runs.current(stage, runs.arguments(stage, setting))
+    stages = list(dict.fromkeys(stage for stage, _ in work))
+    order = sorted(range(len(work)), key=lambda place: stages.index(work[place][0]))
     with progress.watch("lottolab"):
         if alone:  # or else who watches has been told of all the work
             plan(work)
@@ -59,9 +63,11 @@ def compute(work: Work, keep: tuple[str, ...] | None = None) -> list[dict]:
         with warnings.catch_warnings():
             # A worker that has grown is replaced by a fresh one; nothing is lost.
             warnings.filterwarnings("ignore", "A worker stopped", UserWarning)
-            return joblib.Parallel(n_jobs=processes(), batch_size=1)(
-                call(stage, setting, here, keep) for stage, setting in work
+            results = joblib.Parallel(n_jobs=processes(), batch_size=1)(
+                call(*work[place], here, keep) for place in order
             )
+    found = dict(zip(order, results, strict=True))
+    return [found[place] for place in range(len(work))]
 
 
 def processes() -> int:

@@ -9,6 +9,7 @@ import json
 import os
 import shutil
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -47,8 +48,9 @@ def write(values: dict, folder: Path, record: dict) -> dict:
 
 def publish(folder: Path, place: Path) -> None:
     """Move the finished `folder` to `place`, where an older result may stand."""
-    for path in [*folder.iterdir(), folder]:
-        _sync(path)
+    with ThreadPoolExecutor() as pool:  # one wait for the disk instead of one a file
+        list(pool.map(_sync, folder.iterdir()))
+    _sync(folder)
     old = place.with_name(place.name + ".old")
     shutil.rmtree(old, ignore_errors=True)
     if place.exists():

@@ -72,6 +72,20 @@ def test_results_come_in_the_order_of_the_work_not_of_their_end(home):
     assert [r["square"] for r in results[2:]] == [25, 9, 16]
 
 
+@runs.stage
+def stamp(*, x):
+    return {"begin": time.time(), "x": x}
+
+
+def test_the_runs_of_a_stage_go_together(home, monkeypatch):
+    monkeypatch.setenv("LOTTOLAB_JOBS", "1")
+    alone = {"folder": str(home), "count": 0}
+    work = [(stamp, {"x": 0}), (together, {"x": 0, **alone}), (stamp, {"x": 1})]
+    first, between, second = jobs.compute(work)
+    assert (first["x"], second["x"]) == (0, 1)
+    assert first["begin"] < second["begin"] < between["begin"]
+
+
 def test_only_what_is_kept_comes_back_and_all_is_stored():
     found = jobs.compute([(look, {"x": 0}), (square, {"x": 3})], ("pid", "none"))
     assert [sorted(result) for result in found] == [["pid"], []]
