@@ -36,7 +36,7 @@ def nothing_runs(monkeypatch):
         (["rum"], ["'rum'", "did you mean run?"]),
         (["xyzzy"], ["one of book, render, edition", "got 'xyzzy'"]),
         (["run", "ownershp"], ["'ownershp'", "did you mean ownership"]),
-        (["run", "zzz"], ["'zzz'", "one of ownership, membership, ensembles, modelguard, mia_pruning"]),
+        (["run", "zzz"], ["'zzz'", "one of ownership, membership, ensembles, model"]),
         (["run", "ownership", "--scale", "smok"], ["'smok'", "did you mean smoke"]),
         (["book", "--scale", "papr"], ["'papr'", "did you mean paper"]),
         (["run", "ownership", "-p", "epoch=2"], ["'epoch'", "did you mean epochs"]),
