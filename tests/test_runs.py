@@ -119,6 +119,20 @@ def test_values_are_of_known_kinds(home):
     assert not list(runs.root().glob("*/*/record.json"))
 
 
+def test_the_disk_holds_all_of_a_result_before_its_name(home, monkeypatch):
+    place, synced, sync = runs.place(everything, scale=3), [], store._sync
+
+    def noting(path):
+        sync(path)
+        synced.append((path.name, place.exists()))
+
+    monkeypatch.setattr(store, "_sync", noting)
+    everything(scale=3)
+    files = [path.name for path in place.iterdir()]
+    assert sorted(synced[:-1]) == sorted((name, False) for name in files)
+    assert synced[-1] == ("result", False)  # the folder, after what it holds
+
+
 def damage(path: Path, how: str) -> None:
     content = bytearray(path.read_bytes())
     if how == "flip":
