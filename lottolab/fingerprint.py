@@ -42,8 +42,7 @@ def fingerprint(function: Callable, words: frozenset[str] = frozenset()) -> str:
         name = f"{thing.__module__}.{thing.__qualname__}"
         if name in found:
             continue
-        node = _definition(thing)
-        found[name] = ast.unparse(_without_docstrings(node))
+        node, found[name] = _definition(thing)
         todo += _reached(node, vars(_module(thing.__module__)), found, words)
     text = "\n".join(f"{name}\n{found[name]}" for name in sorted(found))
     return hashlib.sha256(text.encode()).hexdigest()[:16]
@@ -167,14 +166,19 @@ def _module(name: str) -> ModuleType:
     return sys.modules.get(name) or importlib.import_module(name)
 
 
-def _definition(thing: Any) -> ast.AST:
-    """Parse the function or class, without the decorators, which are plumbing."""
+@functools.cache
+def _definition(thing: Any) -> tuple[ast.AST, str]:
+    """Parse the function or class, without docstrings and decorators, and unparse it.
+
+    A decorator that makes a stage is plumbing.
+    """
     lines, _ = inspect.getsourcelines(thing)
     node = ast.parse(textwrap.dedent("".join(lines))).body[0]
     node.decorator_list = [
         d for d in node.decorator_list if "stage" not in ast.unparse(d)
     ]
-    return node
+    node = _without_docstrings(node)
+    return node, ast.unparse(node)
 
 
 def _without_docstrings(node: ast.AST) -> ast.AST:
