@@ -36,7 +36,13 @@ def table(frame: pd.DataFrame, **formats: str) -> HTML:
         cells = [("" if pd.isna(v) else format(v, form)) for v in frame[column]]
         frame[column] = cells
     frame.columns.name = None  # a pivoted table's would become a column
-    html = frame.to_html(index=False, border=0, justify="left", na_rep="")
+    return _boxed(frame)
+
+
+def _boxed(frame: pd.DataFrame, classes: str | None = None) -> HTML:
+    """Show a data frame in a box that scrolls; `classes` are more for the style."""
+    shape = {"index": False, "border": 0, "justify": "left", "na_rep": ""}
+    html = frame.to_html(**shape, classes=classes)
     return HTML(f'<div class="table-scroll">{html}</div>')
 
 
@@ -49,8 +55,8 @@ def scorecard(scale: str) -> pd.DataFrame:
 def against_paper(chapter: str, scale: str) -> HTML:
     """Show the chapter's claims: the paper's number, ours and the verdict."""
     judged = claims.against_paper(chapter, results.read(chapter, scale))
-    shown = table(judged[["statement", "place", "paper", "ours", "verdict"]])
-    return HTML(shown.data.replace('class="dataframe"', 'class="dataframe claims"'))
+    shown = ["statement", "place", "paper", "ours", "verdict"]
+    return _boxed(judged[shown], classes="claims")
 
 
 def beside_tables(chapter: str, scale: str) -> HTML:

@@ -132,6 +132,11 @@ def panels(lines: int, columns: int, height: float, **ratios):
     return plt.subplots(lines, columns, **size, **more, **ratios)
 
 
+def pair(height: float):
+    """Return a figure and two axes that share nothing."""
+    return plt.subplots(1, 2, figsize=(7.2, height), dpi=90, layout="constrained")
+
+
 def means(axis: Axes, found: list, look: dict, unit: int = 100, flat=False) -> None:
     """Draw the mean of each (place, rows) with its interval; `flat`: across."""
     found = [(place, rows) for place, rows in found if len(rows)]

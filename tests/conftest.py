@@ -1,5 +1,6 @@
 """What several test files ask for."""
 
+import matplotlib.pyplot as plt
 import pytest
 import torch
 
@@ -12,3 +13,13 @@ def on_one_thread(monkeypatch):
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture
+def rendered():
+    """Render every figure, where most warnings come from, and close it."""
+    plt.switch_backend("Agg")
+    yield
+    for number in plt.get_fignums():
+        plt.figure(number).canvas.draw()
+    plt.close("all")

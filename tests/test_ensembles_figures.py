@@ -1,24 +1,16 @@
 """Chapter 3's figures draw the numbers of the table, and nothing else."""
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
 
 from lottolab.ensembles import figures
 
-pytestmark = pytest.mark.filterwarnings("error")
+pytestmark = [
+    pytest.mark.filterwarnings("error"),
+    pytest.mark.usefixtures("rendered"),
+]
 NAMES = {"first": "cnn4", "second": "resnet8"}
-
-
-@pytest.fixture(autouse=True)
-def rendered():
-    """Render every figure, where most warnings come from, and close it."""
-    plt.switch_backend("Agg")
-    yield
-    for number in plt.get_fignums():
-        plt.figure(number).canvas.draw()
-    plt.close("all")
 
 
 def rows(value, **marks):

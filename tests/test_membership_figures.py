@@ -2,7 +2,6 @@
 
 import itertools
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
@@ -13,22 +12,15 @@ from scipy import stats
 from lottolab.membership import figures
 from lottolab.plots import COLOURS
 
-pytestmark = pytest.mark.filterwarnings("error")
+pytestmark = [
+    pytest.mark.filterwarnings("error"),
+    pytest.mark.usefixtures("rendered"),
+]
 
 LEVELS = {"none": 0.0, "ticket": 0.8, "high": 0.95}
 SEEDS = range(3)
 SKY = "#56B4E9"
 NAMES = ["coat", "bag"]
-
-
-@pytest.fixture(autouse=True)
-def drawn():
-    """Render every figure, where most warnings come from, and close it."""
-    plt.switch_backend("Agg")
-    yield
-    for number in plt.get_fignums():
-        plt.figure(number).canvas.draw()
-    plt.close("all")
 
 
 @pytest.fixture(scope="module")

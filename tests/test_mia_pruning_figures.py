@@ -1,23 +1,15 @@
 """Chapter 5's figures draw the numbers of the table, and nothing else."""
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
 
 from lottolab.mia_pruning import figures
 
-pytestmark = pytest.mark.filterwarnings("error")
-
-
-@pytest.fixture(autouse=True)
-def rendered():
-    """Render every figure, where most warnings come from, and close it."""
-    plt.switch_backend("Agg")
-    yield
-    for number in plt.get_fignums():
-        plt.figure(number).canvas.draw()
-    plt.close("all")
+pytestmark = [
+    pytest.mark.filterwarnings("error"),
+    pytest.mark.usefixtures("rendered"),
+]
 
 
 def rows(arm, level, attack, metric, values, point="family", **more):

@@ -1,17 +1,15 @@
 """What chapter 4's figures draw, against the table that they draw it from."""
 
-import matplotlib.pyplot as plt
 import pandas as pd
 import pytest
 
 from lottolab import stats
 from lottolab.modelguard import figures
 
-
-@pytest.fixture(autouse=True)
-def closed():
-    yield
-    plt.close("all")
+pytestmark = [
+    pytest.mark.filterwarnings("error"),
+    pytest.mark.usefixtures("rendered"),
+]
 
 
 def rows(point, metric, values, **marks):

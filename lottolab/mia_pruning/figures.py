@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from lottolab import stats
-from lottolab.plots import CHANCE, finished, panels, where
+from lottolab.plots import CHANCE, finished, pair, panels, where
 
 # Okabe and Ito's colours; what prunes is filled, what does not is hollow.
 LOOKS = {
@@ -77,11 +77,6 @@ def _means(groups: list[pd.Series]) -> tuple[np.ndarray, list]:
     return mean, [mean - [i.low for i in found], [i.high for i in found] - mean]
 
 
-def _pair(height: float):
-    """Return a figure and two axes that share nothing."""
-    return plt.subplots(1, 2, figsize=(7.2, height), dpi=90, layout="constrained")
-
-
 def against_gap(table: pd.DataFrame) -> Figure:
     """Draw leakage against the train-test gap, a dot for each model of the chapter.
 
@@ -93,7 +88,7 @@ def against_gap(table: pd.DataFrame) -> Figure:
         index=key, columns="metric", values="value"
     )
     gap = 100 * (wide["member_accuracy"] - wide["nonmember_accuracy"])
-    figure, axes = _pair(5.2)
+    figure, axes = pair(5.2)
     for axis, (attack, metric) in zip(axes, list(LEAKS)[:2], strict=True):
         label, unit, chance = LEAKS[attack, metric]
         leak = unit * where(rows, attack=attack, metric=metric).set_index(key)["value"]
@@ -194,7 +189,7 @@ def privacy(table: pd.DataFrame) -> Figure:
     Rows of `point` privacy, with the column `epsilon` (none for the control).
     """
     rows = where(table, point="privacy")
-    figure, axes = _pair(3.6)
+    figure, axes = pair(3.6)
     shown = {
         "accuracy on fresh images (%)": where(rows, metric="fresh_accuracy"),
         LEAKS["nasr", "accuracy"][0]: where(rows, metric="accuracy", attack="nasr"),

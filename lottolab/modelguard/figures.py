@@ -10,7 +10,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from lottolab.plots import finished, means, panels, where
+from lottolab.plots import finished, means, pair, panels, where
 
 # Okabe and Ito's colours.
 LOOKS = {
@@ -127,7 +127,7 @@ def centroids(table: pd.DataFrame) -> Figure:
     rows = where(table, point="sweep", arm="ModelGuard-S", attack="partial Bayes")
     key = ["seed", "epsilon"]
     wide = rows.pivot_table(index=key, columns="metric", values="value")
-    figure, axes = plt.subplots(1, 2, figsize=(7.2, 3.6), dpi=90, layout="constrained")
+    figure, axes = pair(3.6)
     wanted = {"accuracy": (STOLEN, 100), "recovery ℓ2": ("recovery distance (ℓ2)", 1)}
     for axis, (metric, (label, unit)) in zip(axes, wanted.items(), strict=True):
         for (seed, own), marker in zip(wide.groupby("seed"), "osD^v", strict=False):
