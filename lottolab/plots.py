@@ -165,3 +165,29 @@ def finished(figure: Figure, columns: int = 4) -> Figure:
     place = {"loc": "outside lower center", "ncols": columns, "fontsize": 10}
     figure.legend(named.values(), named.keys(), **place)
     return figure
+
+
+def verdicts(counts: pd.DataFrame) -> Figure:
+    """Draw how many claims of each chapter (row) came to which verdict (column)."""
+    looks = {
+        "reproduced": {"color": "#0072B2"},
+        "partly": {"color": "#56B4E9"},
+        "inconclusive": {"color": "0.75"},
+        "refuted": {"color": "#D55E00"},
+    }
+    figure, axis = plt.subplots(figsize=(7.2, 0.45 * len(counts) + 1.1), dpi=90)
+    left = pd.Series(0, counts.index)
+    others = {word: {"color": "0.92"} for word in counts if word not in looks}
+    for word, look in (looks | others).items():
+        found = counts.get(word, left * 0)
+        bars = axis.barh(counts.index, found, left=left, label=word, **look)
+        shown = [str(n) if n else "" for n in found]
+        dark = word in ("reproduced", "refuted")
+        axis.bar_label(bars, shown, label_type="center", color="w" if dark else "k")
+        left = left + found
+    axis.invert_yaxis()
+    axis.set_xlabel("claims")
+    axis.grid(False)
+    axis.legend(ncols=3, fontsize=9, loc="lower center", bbox_to_anchor=(0.5, 1.0))
+    figure.tight_layout()
+    return figure

@@ -1,0 +1,129 @@
+"""Does the mask alone leak its training data? Attacks that do not have the weights."""
+
+import pandas as pd
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.func import functional_call, grad, vmap
+
+from lottolab import data, predict, runs, tickets, train
+from lottolab import masks as masking
+from lottolab.batches import normalise
+from lottolab.checks import one_of
+from lottolab.membership import signals
+from lottolab.together import leaks
+
+OTHER = 9_000_000  # is added to the seed: an initialisation that the owner did not have
+
+
+@runs.stage
+def echo(*, kind: str, rates: list[float], images: int, **setting) -> dict:
+    """Score a pool's images by a ticket's mask, without its weights.
+
+    kind: what the attacker does with the mask. "untrained": he lays it over the
+        initialisation, which he knows, and asks for the log odds. "retrained": he
+        trains it on `images` of his own, from an initialisation of his own. "aligned":
+        he knows the initialisation and asks how much a step on the image would enlarge
+        the weights that were kept, and shrink those that were not. "weights", the
+        control, has the trained weights.
+
+    `score`, float64 [N], larger for "more likely a member".
+    """
+    one_of("kind", kind, KINDS)
+    parts = tickets.read(**setting)
+    found = tickets.iterative(rates=rates, **setting)
+    given = {"outcome": found, "parts": parts, "images": images}
+    return {"score": KINDS[kind](**given, **setting)}
+
+
+def _weights(outcome: dict, parts: dict, images: int, **setting) -> Tensor:
+    return _log_odds(outcome["weights"], parts, **setting)
+
+
+def _untrained(outcome: dict, parts: dict, images: int, **setting) -> Tensor:
+    model = tickets.build(parts=parts, **setting)
+    masking.apply_(model, outcome["masks"])
+    settle(model, leaks.strangers(images, **setting)[0])
+    return _log_odds(model.state_dict(), parts, **setting)
+
+
+def _retrained(outcome: dict, parts: dict, images: int, **setting) -> Tensor:
+    seed = setting["seed"] + OTHER
+    model = tickets.build(parts=parts, **setting | {"seed": seed})
+    recipe = train.recipe(setting["recipe"])
+    own, masks = leaks.strangers(images, **setting), outcome["masks"]
+    train.fit(model, *own, recipe, seed=seed, masks=masks)
+    return _log_odds(model.state_dict(), parts, **setting)
+
+
+def _aligned(outcome: dict, parts: dict, images: int, **setting) -> Tensor:
+    """Sum sign(w) ∂(−loss)/∂w over kept weights, less the mean over pruned ones."""
+    model = tickets.build(parts=parts, **setting)
+    settle(model, leaks.strangers(images, **setting)[0])
+    state = {k: v.detach() for k, v in model.state_dict().items()}
+    towards = {}
+    for name, mask in outcome["masks"].items():
+        share = mask.double().mean()
+        sign = state[name].sign() * (mask / share - ~mask / (1 - share)).float()
+        towards[name] = sign / mask.numel()
+    rest = {k: v for k, v in state.items() if k not in towards}
+
+    def loss(weights: dict, x: Tensor, y: Tensor) -> Tensor:
+        output = functional_call(model.eval(), rest | weights, (x[None],))
+        return F.cross_entropy(output, y[None])
+
+    slopes = vmap(grad(loss), in_dims=(None, 0, 0))
+    scale, scores = data.normalisation(parts["train"][0]), []
+    for images, labels in zip(*(p.split(100) for p in parts["pool"]), strict=True):
+        found = slopes(
+            {n: state[n] for n in towards}, normalise(images, *scale), labels
+        )
+        each = [(g.flatten(1) @ towards[n].flatten()) for n, g in found.items()]
+        scores.append(-torch.stack(each).sum(0))
+    return torch.cat(scores).double()
+
+
+KINDS = {
+    "weights": _weights,
+    "retrained": _retrained,
+    "untrained": _untrained,
+    "aligned": _aligned,
+}
+
+
+@torch.no_grad()
+def settle(model: nn.Module, images: Tensor) -> None:
+    """Set batch norm's statistics to those of the images, uint8; nothing else moves."""
+    for norm in (m for m in model.modules() if isinstance(m, nn.BatchNorm2d)):
+        norm.reset_running_stats()
+        norm.momentum = None  # the mean over all batches
+    scale = data.normalisation(images)
+    model.train()
+    for batch in images.split(500):
+        model(normalise(batch, *scale))
+    model.eval()
+
+
+def _log_odds(state: dict[str, Tensor], parts: dict, **setting) -> Tensor:
+    model = tickets.build(parts=parts, **setting)
+    model.load_state_dict(state)
+    images, labels = parts["pool"]
+    logits = predict.logits(model, images, data.normalisation(parts["train"][0]))
+    return signals.scaled_confidence(logits, labels)
+
+
+@runs.stage
+def echoed(
+    *, kind: str, rates: list[float], images: int, group: int, **setting
+) -> dict:
+    """Attack all masks of a pool by each other: `measurements` of each model.
+
+    `auc` of the scores alone (attack "score") and of online LiRA on them.
+    """
+    models = setting["sizes"]["models"]
+    seeds = [models * group + place for place in range(models)]
+    given = {"kind": kind, "rates": rates, "images": images} | setting
+    scores = torch.stack([echo(**given, seed=seed)["score"] for seed in seeds])
+    member = torch.stack([leaks.members(**setting, seed=seed)[1] for seed in seeds])
+    found = {"score": scores, "lira, online": leaks.lira_online(scores, member)}
+    return {"measurements": pd.DataFrame(leaks.aucs(found, member, seeds))}
