@@ -37,6 +37,7 @@ def mask_alone(table: pd.DataFrame) -> Figure:
         look = {"marker": "o", "color": BLUE, "linestyle": "none"}
         plots.means(axis, [(place - 0.1, rows)], look, flat=True)
     axis.set_yticks(range(len(MASK)), list(MASK.values())[::-1])
+    axis.set_ylim(-0.5, len(MASK) - 0.5)
     axis.axvline(50, **plots.CHANCE)
     axis.set_xlabel("AUC of online LiRA (%); grey: each network")
     return figure
