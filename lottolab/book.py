@@ -1,6 +1,8 @@
 """What a chapter shows beside its own figures: code, tables, verdicts, provenance."""
 
+import html
 import inspect
+import os
 import textwrap
 from collections.abc import Callable
 
@@ -9,6 +11,7 @@ import yaml
 from IPython.display import HTML, Markdown
 
 from lottolab import claims, parameters, results, stats
+from lottolab.claims_file import CHAPTERS
 from lottolab.progress import duration
 
 UNTRAINED = """\
@@ -36,14 +39,32 @@ def table(frame: pd.DataFrame, **formats: str) -> HTML:
         cells = [("" if pd.isna(v) else format(v, form)) for v in frame[column]]
         frame[column] = cells
     frame.columns.name = None  # a pivoted table's would become a column
-    return _boxed(frame)
+    return boxed(frame)
 
 
-def _boxed(frame: pd.DataFrame, classes: str | None = None) -> HTML:
-    """Show a data frame in a box that scrolls; `classes` are more for the style."""
+def boxed(frame: pd.DataFrame, classes: str | None = None, escape: bool = True) -> HTML:
+    """Show a data frame in a box that scrolls.
+
+    Args:
+        classes: more of them, for the style.
+        escape: the cells are text; otherwise they are HTML already.
+    """
     shape = {"index": False, "border": 0, "justify": "left", "na_rep": ""}
-    html = frame.to_html(**shape, classes=classes)
-    return HTML(f'<div class="table-scroll">{html}</div>')
+    shown = frame.to_html(**shape, classes=classes, escape=escape)
+    return HTML(f'<div class="table-scroll">{shown}</div>')
+
+
+def claims_table(judged: pd.DataFrame, *columns: str) -> HTML:
+    """Show these columns of a scorecard; verdicts link to where their rows come from.
+
+    That is on the status page, which a run of a reader's own does not have beside it.
+    """
+    shown = judged[list(columns)].map(lambda cell: html.escape(str(cell)))
+    if "status" in parameters.chapters() and not _own_parameters():
+        tested = judged["verdict"] != claims.NOT_TESTABLE
+        links = '<a href="status.html#' + judged["claim"] + '">' + shown["verdict"]
+        shown["verdict"] = (links + "</a>").where(tested, shown["verdict"])
+    return boxed(shown, "claims", escape=False)
 
 
 def scorecard(scale: str) -> pd.DataFrame:
@@ -54,9 +75,10 @@ def scorecard(scale: str) -> pd.DataFrame:
 
 def against_paper(chapter: str, scale: str) -> HTML:
     """Show the chapter's claims: the paper's number, ours and the verdict."""
-    judged = claims.against_paper(chapter, results.read(chapter, scale))
-    shown = ["statement", "place", "paper", "ours", "verdict"]
-    return _boxed(judged[shown], classes="claims")
+    measured = results.read(chapter, scale)
+    judged = claims.against_paper(chapter, measured, lenient=_own_parameters())
+    shown = ("statement", "place", "paper", "ours", "verdict")
+    return claims_table(judged, *shown)
 
 
 def beside_tables(chapter: str, scale: str) -> HTML:
@@ -67,26 +89,48 @@ def beside_tables(chapter: str, scale: str) -> HTML:
     interval over seeds or, where a network either does something or does not, a count.
 
     Raises:
-        ClaimError: a counterpart is not among the results.
+        ClaimError: a counterpart is not among the results, though no parameter of
+            the reader's own is a reason for that.
     """
     entries, measured = results.paper(chapter), results.read(chapter, scale)
     rows = []
     for entry in entries[entries["ours"].notna()].itertuples():
         where = f"{entry.place}, {entry.quantity}"
-        values = claims.select(measured, yaml.safe_load(entry.ours), where)["value"]
-        ours = f"{values.sum():.0f} of {len(values)}"
-        if not values.isin([0, 1]).all() or "accuracy" in entry.quantity:
-            i = stats.mean_interval(100 * values)
-            ours = f"{i.estimate:.1f} [{i.low:.1f}, {i.high:.1f}]"
         there = f"{entry.network}, {entry.dataset}"
+        ours = _ours(measured, yaml.safe_load(entry.ours), where)
         rows.append((entry.place, there, entry.quantity, 100 * entry.value, ours))
     columns = ["place", "paper's network", "quantity", "paper (%)", "ours (%)"]
     return table(pd.DataFrame(rows, columns=columns), **{"paper (%)": ".1f"})
 
 
+def _ours(measured: pd.DataFrame, selection: dict, where: str) -> str:
+    try:
+        rows = claims.select(measured, selection, where)
+    except claims.ClaimError:
+        if not _own_parameters():
+            raise
+        return "not measured"
+    if rows["value"].isin([0, 1]).all() and "accuracy" not in where:
+        return f"{rows['value'].sum():.0f} of {len(rows)}"
+    i = stats.mean_interval(100 * rows["value"])
+    return f"{i.estimate:.1f} [{i.low:.1f}, {i.high:.1f}]"
+
+
+def _own_parameters() -> bool:
+    return bool(os.environ.get(results.OWN))
+
+
 def caution(scale: str) -> Markdown | None:
     """Warn at the head of a page whose numbers mean nothing."""
     return Markdown(UNTRAINED) if scale == "smoke" else None
+
+
+def verdict_counts(scale: str) -> pd.DataFrame:
+    """Return how many claims of each chapter (row) came to which verdict (column)."""
+    chapter = {claim.id: claim.chapter for claim in claims.load()}
+    card = scorecard(scale)
+    counts = pd.crosstab(card["claim"].map(chapter), card["verdict"])
+    return counts.loc[[c for c in CHAPTERS if c in counts.index]]
 
 
 def verdicts(scale: str) -> Markdown:
@@ -99,12 +143,16 @@ def verdicts(scale: str) -> Markdown:
 def provenance(chapter: str, scale: str) -> HTML:
     """Show where the chapter's numbers come from: what ran, when, on what, how long.
 
-    The seconds are those of the stages behind the measurements, as they were recorded
-    when each was computed; the wall time runs from the start of the first of them to
-    the end of the last; the memory is that of the largest process.
+    The seconds are those of the stages behind the measurements and of what these asked
+    for, as they were recorded when each was computed; the wall time runs from the start
+    of the first of them to the end of the last; the memory is that of the largest
+    process.
     """
     stages = results.read_stages(chapter, scale)
     measured = results.read(chapter, scale)
+    direct = measured["stage"].nunique()
+    asked = len(stages) - direct
+    nested = f", which asked {asked} more" if asked else ""
     arguments = stages["arguments"].map(pd.io.json.ujson_loads)
     ends = pd.to_datetime(stages["finished"])
     wall = ends.max() - (ends - pd.to_timedelta(stages["seconds"], unit="s")).min()
@@ -112,7 +160,7 @@ def provenance(chapter: str, scale: str) -> HTML:
         "data set": _values(a["dataset"] for a in arguments if "dataset" in a),
         "its sha256": _values(d[:16] + " …" for d in stages["data"] if d),
         "seeds": _values(sorted({a["seed"] for a in arguments if "seed" in a})),
-        "measurements": f"{len(measured)}, on the results of {len(stages)} stages",
+        "measurements": f"{len(measured)}, on the results of {direct} stages{nested}",
         "stale": f"{int(measured['stale'].sum())} of {len(measured)} measurements",
         "computing time": f"{duration(stages['seconds'].sum())}, one thread each",
         "wall time": duration(wall.total_seconds()),

@@ -55,6 +55,7 @@ __all__ = [
 REPRODUCED, PARTLY, REFUTED = "reproduced", "partly", "refuted"
 INCONCLUSIVE, NOT_TESTABLE = "inconclusive", "not testable here"
 NOT_RUN = "not run at this scale"  # no verdict: there is nothing to judge
+UNJUDGED = "cannot be judged with these parameters"  # nor here: rows are missing
 MIN_SEEDS = 3
 ALPHA = 0.05
 
@@ -67,8 +68,9 @@ class ClaimError(ValueError):
 class Verdict:
     """Hold what became of a claim, or of one of its tests.
 
-    `word` is one of the five verdicts or `NOT_RUN`, `ours` our numbers, `note` what
-    was asked of them and how it came out, `n` the (smallest) number of seeds.
+    `word` is one of the five verdicts, `NOT_RUN` or `UNJUDGED`, `ours` our numbers,
+    `note` what was asked of them and how it came out, `n` the (smallest) number of
+    seeds.
     """
 
     word: str
@@ -149,19 +151,27 @@ def select(
 
 
 def scorecard(
-    tables: Mapping[str, pd.DataFrame], claims: Sequence[Claim] | None = None
+    tables: Mapping[str, pd.DataFrame],
+    claims: Sequence[Claim] | None = None,
+    lenient: bool = False,
 ) -> pd.DataFrame:
     """Return one row a claim: claim, place, statement, paper, ours, verdict, note.
 
     `tables` maps chapters to results; claims of a chapter without one were "not run at
-    this scale". `claims` defaults to `load()`. Raises ValueError for an unknown chapter
-    and ClaimError as `judge` does.
+    this scale". `claims` defaults to `load()`. `lenient`: what `judge` raises becomes
+    the note of a claim that "cannot be judged with these parameters". Raises ValueError
+    for an unknown chapter and, unless lenient, ClaimError as `judge` does.
     """
     for chapter in tables:
         one_of("chapter", chapter, CHAPTERS)
     rows = []
     for claim in load() if claims is None else claims:
-        verdict = judge(claim, tables.get(claim.chapter))
+        try:
+            verdict = judge(claim, tables.get(claim.chapter))
+        except ClaimError as error:
+            if not lenient:
+                raise
+            verdict = Verdict(UNJUDGED, str(error).removeprefix(f"claim {claim.id}: "))
         paper = ", ".join(f"{name} {x}" for name, x in claim.paper.items())
         stale = "; stale: the code has changed since" if verdict.stale else ""
         head = (claim.id, claim.place, claim.statement, paper)
@@ -171,12 +181,15 @@ def scorecard(
 
 
 def against_paper(
-    chapter: str, table: pd.DataFrame | None, claims: Sequence[Claim] | None = None
+    chapter: str,
+    table: pd.DataFrame | None,
+    claims: Sequence[Claim] | None = None,
+    lenient: bool = False,
 ) -> pd.DataFrame:
     """Return the scorecard of one chapter's own claims."""
     one_of("chapter", chapter, CHAPTERS)
     own = [c for c in (load() if claims is None else claims) if c.chapter == chapter]
-    return scorecard({} if table is None else {chapter: table}, own)
+    return scorecard({} if table is None else {chapter: table}, own, lenient)
 
 
 def _matches(column: pd.Series, wanted: str | float | bool) -> np.ndarray:

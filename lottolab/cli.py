@@ -13,7 +13,8 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from lottolab import checks, execute, parameters
+from lottolab import checks, execute
+from lottolab import edition as whole
 from lottolab.progress import duration
 
 ROOMS = ["ownership", "membership", "ensembles", "modelguard", "mia_pruning"]
@@ -31,10 +32,7 @@ console = Console(highlight=False)
 @app.command()
 def book(scale: Scale = "smoke") -> None:
     """Run every chapter at a scale and render the book."""
-    checks.one_of("the scale", scale, ["laptop", "smoke", "paper"])
-    names = [n for n in parameters.chapters() if scale in parameters.scales(n)]
-    notebooks = {name: _run(name, scale, {}) for name in names}
-    _render(scale, notebooks)
+    _render(scale, whole.run_all(scale))
 
 
 @app.command()
@@ -46,29 +44,99 @@ def render() -> None:
 @app.command()
 def edition() -> None:
     """Run the book at laptop scale and write outputs and results to be committed."""
-    for name in parameters.chapters():
-        _run(name, "laptop", {})
+    whole.run_all("laptop")
     execute.publish()
     _render("laptop", {})
 
 
 @app.command()
 def run(
-    chapter: Annotated[str, typer.Argument(help="a chapter's name, e.g. ownership")],
+    chapter: Annotated[
+        str | None, typer.Argument(help="a chapter's name, e.g. ownership")
+    ] = None,
     scale: Scale = "laptop",
     parameter: Annotated[
         list[str] | None,
         typer.Option("--parameter", "-p", metavar="NAME=VALUE", help="may be repeated"),
     ] = None,
+    name: Annotated[
+        str | None, typer.Option(help="of the run's folder in _build/runs")
+    ] = None,
+    every: Annotated[bool, typer.Option("--all", help="every chapter")] = False,
+    dry: Annotated[
+        bool, typer.Option("--dry-run", help="say what would be computed")
+    ] = False,
 ) -> None:
-    """Run one chapter, with parameters of your own; the committed edition stays."""
+    """Run one chapter, with parameters of your own, or all; the edition stays."""
+    if every != (chapter is None):
+        raise ValueError("run takes a chapter, such as `run ownership`, or --all")
+    if every and (parameter or name):
+        raise ValueError("-p and --name belong to one chapter, not to --all")
     given = {}
     for text in parameter or []:
-        name, equals, value = text.partition("=")
+        key, equals, value = text.partition("=")
         if not equals:
             raise ValueError(f"-p must be NAME=VALUE, got {text!r}")
-        given[name.strip()] = value.strip()
-    print(_run(chapter, scale, given))
+        given[key.strip()] = value.strip()
+    if dry:
+        from lottolab.dryrun import dry_run
+
+        dry_run(whole.chapters(scale) if every else [chapter], scale, given)
+    elif every:
+        whole.run_all(scale)
+    elif given or name is not None:
+        from lottolab.rerun import rerun
+
+        rerun(chapter, scale, given, name)
+    else:
+        print(whole.run(chapter, scale))
+
+
+@app.command()
+def rehearse(
+    chapter: Annotated[
+        str | None, typer.Argument(help="a chapter's name; all if none is given")
+    ] = None,
+    scale: Scale = "paper",
+    keep: Annotated[
+        bool, typer.Option(help="the table, in data/results/rehearsal.csv")
+    ] = False,
+) -> None:
+    """Take the first steps of every kind of stage; say what the whole would cost."""
+    from lottolab.rehearsal.report import report
+
+    raise SystemExit(0 if report(chapter, scale, keep) else 1)
+
+
+@app.command()
+def sweep(
+    chapter: Annotated[str, typer.Argument(help="a chapter's name, e.g. ownership")],
+    parameter: Annotated[
+        list[str],
+        typer.Option("--parameter", "-p", metavar="NAME=VALUES", help="a=1,2 or a=0:5"),
+    ],
+    scale: Scale = "laptop",
+    output: Annotated[
+        Path | None, typer.Option(help="a folder; _build/sweeps/CHAPTER")
+    ] = None,
+    scheduler: Annotated[
+        str | None, typer.Option(help="of a Dask cluster, tcp://…")
+    ] = None,
+    gpus: Annotated[int, typer.Option(help="a point takes of a worker's GPU")] = 0,
+    metric: Annotated[str | None, typer.Option(help="what the figure shows")] = None,
+    stage: Annotated[
+        str | None, typer.Option(help="of the chapter, to sweep it alone")
+    ] = None,
+) -> None:
+    """Run a chapter at every point of a grid; a second time, only what is missing."""
+    from lottolab.sweep import sweep as over
+
+    folder = output or execute.ROOT / "_build" / "sweeps" / chapter
+    side = {"scheduler": scheduler, "gpus": gpus, "metric": metric, "stage": stage}
+    failed = over(chapter, scale, parameter, folder, **side)
+    print(folder / "table.csv")
+    if failed:
+        raise RuntimeError(f"{failed} points failed; their rows say why")
 
 
 @app.command("test")
@@ -146,11 +214,6 @@ def clean(
             console.print(f"removed {path}", soft_wrap=True)
 
 
-def _run(chapter: str, scale: str, given: dict) -> Path:
-    console.print(f"{chapter} at {scale} scale", style="bold")
-    return execute.execute(chapter, scale, given)
-
-
 def _render(scale: str, notebooks: dict[str, Path]) -> None:
     from lottolab.render import render as build
 
@@ -161,7 +224,7 @@ def _render(scale: str, notebooks: dict[str, Path]) -> None:
 
 def _mount_rooms() -> None:
     """Add each room's own commands, where it has some."""
-    for room in ROOMS:
+    for room in [*ROOMS, "labs"]:
         try:
             found = importlib.util.find_spec(f"lottolab.{room}.commands")
         except ModuleNotFoundError:

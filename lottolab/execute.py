@@ -26,49 +26,79 @@ def build_folder(scale: str) -> Path:
     return ROOT / "_build" / scale
 
 
-def execute(chapter: str, scale: str, given: dict | None = None) -> Path:
-    """Run a chapter into `_build/<scale>/notebooks` and return the notebook's path.
+def execute(
+    chapter: str, scale: str, given: dict | None = None, folder: Path | None = None
+) -> Path:
+    """Run a chapter and return the path of `<folder>/notebooks/<chapter>.ipynb`.
 
-    Its measurements go to `_build/<scale>/results`. A run that fails leaves the older
+    Its measurements go to `<folder>/results`. A run that fails leaves the older
     notebook alone and itself as `<chapter>.unfinished.ipynb`.
+
+    Args:
+        given: parameters of one's own; such a run must have a folder of its own.
+        folder: `_build/<scale>` unless given, from where an edition is published.
 
     Raises:
         ValueError: chapter, scale or parameters are not allowed; nothing has run.
         Failed: a cell raised, or the kernel died.
     """
-    import papermill
-
     given = given or {}
+    values = resolve(chapter, scale, given)
+    apart = folder is not None
+    require(apart or not given, "parameters of one's own need a folder", folder)
+    folder = folder or build_folder(scale)
+    target = folder / "notebooks" / f"{chapter}.ipynb"
+    target.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = target.with_suffix(".unfinished.ipynb")
+    source = parameters.BOOK / f"{chapter}.ipynb"
+    own = {results.FOLDER: str(folder / "results"), results.OWN: "1" if apart else ""}
+    try:
+        with environment(chapter, scale, own), progress.watch(chapter):
+            notebook = run_cells(source, unfinished, values)
+    except Exception as error:
+        raise Failed(f"{chapter} stopped: {reason(error)}; see {unfinished}") from error
+    if faults := incomplete(notebook):
+        raise Failed(f"{chapter} did not run to its end: {faults[0]}; see {unfinished}")
+    os.replace(unfinished, target)
+    return target
+
+
+def resolve(chapter: str, scale: str, given: dict) -> dict:
+    """Return the values to put in for the chapter's parameters.
+
+    Raises:
+        ValueError: chapter, scale or parameters are not allowed.
+    """
     chosen = given.get("scale", scale)
     require(chosen == scale, "the scale is chosen by --scale, not by -p scale", chosen)
     values = parameters.resolve(chapter, scale, given)
     if scale != "laptop" and "scale" in parameters.of(chapter):
         values["scale"] = scale
-    target = build_folder(scale) / "notebooks" / f"{chapter}.ipynb"
-    target.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = target.with_suffix(".unfinished.ipynb")
+    return values
+
+
+def run_cells(source: Path, target: Path, values: dict):
+    """Run the notebook `source` with these parameters; it is written to `target`."""
+    import papermill
+
     logging.getLogger("papermill").setLevel(logging.ERROR)
-    try:
-        with _environment(chapter, scale), progress.watch(chapter):
-            warnings.filterwarnings("ignore", module="(papermill|nbformat|zmq).*")
-            notebook = papermill.execute_notebook(
-                parameters.BOOK / f"{chapter}.ipynb",
-                unfinished,
-                parameters=values,
-                kernel_name="python3",
-                progress_bar=False,
-                cwd=str(parameters.BOOK),
-                extra_arguments=["--IPKernelApp.log_level=40"],
-            )
-    except Exception as error:
-        raised = hasattr(error, "ename")  # else the kernel died, or could not start
-        said = f"{error.ename}: {error.evalue}" if raised else str(error)
-        first = (said.strip() or type(error).__name__).splitlines()[0]
-        raise Failed(f"{chapter} stopped: {first}; see {unfinished}") from error
-    if faults := incomplete(notebook):
-        raise Failed(f"{chapter} did not run to its end: {faults[0]}; see {unfinished}")
-    os.replace(unfinished, target)
-    return target
+    warnings.filterwarnings("ignore", module="(papermill|nbformat|zmq).*")
+    return papermill.execute_notebook(
+        source,
+        target,
+        parameters=values,
+        kernel_name="python3",
+        progress_bar=False,
+        cwd=str(parameters.BOOK),
+        extra_arguments=["--IPKernelApp.log_level=40"],
+    )
+
+
+def reason(error: Exception) -> str:
+    """Say in one line what stopped a notebook."""
+    raised = hasattr(error, "ename")  # else the kernel died, or could not start
+    said = f"{error.ename}: {error.evalue}" if raised else str(error)
+    return (said.strip() or type(error).__name__).splitlines()[0]
 
 
 def incomplete(notebook) -> list[str]:
@@ -90,30 +120,31 @@ def publish(scale: str = "laptop") -> None:
     What papermill noted of the run is left out; the tables hold it.
     """
     for path in sorted((build_folder(scale) / "notebooks").glob("*.ipynb")):
-        if path.name.endswith(".unfinished.ipynb"):
-            continue
-        notebook = nbformat.read(path, as_version=4)
-        notebook.metadata.pop("papermill", None)
-        for cell in notebook.cells:
-            for key in ("papermill", "execution"):
-                cell.metadata.pop(key, None)
-        new = parameters.BOOK / f".{path.name}"
-        nbformat.write(notebook, new)
-        os.replace(new, parameters.BOOK / path.name)
+        if not path.name.endswith(".unfinished.ipynb"):
+            publish_notebook(path)
     shutil.copytree(
         build_folder(scale) / "results", results.COMMITTED, dirs_exist_ok=True
     )
 
 
+def publish_notebook(path: Path) -> None:
+    """Copy one executed notebook to where it is committed."""
+    notebook = nbformat.read(path, as_version=4)
+    notebook.metadata.pop("papermill", None)
+    for cell in notebook.cells:
+        for key in ("papermill", "execution"):
+            cell.metadata.pop(key, None)
+    new = parameters.BOOK / f".{path.name}"
+    nbformat.write(notebook, new)
+    os.replace(new, parameters.BOOK / path.name)
+
+
 @contextmanager
-def _environment(chapter: str, scale: str) -> Iterator[None]:
-    """Tell the kernel where results go and what the last edition took."""
+def environment(chapter: str, scale: str, new: dict[str, str]) -> Iterator[None]:
+    """Give the kernel these variables, and what the last edition took."""
     stages = results.read_stages(chapter, scale)
     seconds = stages.groupby("function")["seconds"].apply(list).to_dict()
-    new = {
-        results.FOLDER: str(build_folder(scale) / "results"),
-        "LOTTOLAB_EXPECTED": json.dumps(seconds),
-    }
+    new = new | {"LOTTOLAB_EXPECTED": json.dumps(seconds)}
     old = {key: os.environ.get(key) for key in new}
     os.environ.update(new)
     try:

@@ -3,7 +3,7 @@
 import json
 import os
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import joblib
 import pandas as pd
@@ -20,13 +20,13 @@ def plan(work: Work) -> pd.DataFrame:
     Returns a row a stage: `stage`, `runs`, `in store`, `seconds` a run (the mean of
     the records in the store or, failing that, of the last edition; NaN where nothing
     is known) and `minutes left` on all processes. The display of remaining time is
-    made from it.
+    made from it; so is the table of a dry run, with the peak memory of the records.
     """
     expected = json.loads(os.environ.get("LOTTOLAB_EXPECTED") or "{}")
     rows, waiting = [], {}
     for stage in dict.fromkeys(stage for stage, _ in work):
         records = [runs.record(s, **setting) for s, setting in work if s is stage]
-        left = sum(not r or r["stale"] for r in records)
+        left = _missing(records)
         known = [r["seconds"] for r in records if r]
         known = known or expected.get(runs.name(stage), [])
         seconds = sum(known) / len(known) if known else float("nan")
@@ -34,10 +34,11 @@ def plan(work: Work) -> pd.DataFrame:
             {"stage": runs.name(stage), "runs": len(records)}
             | {"in store": len(records) - left, "seconds": seconds}
             | {"minutes left": left * seconds / 60 / processes() if left else 0.0}
+            | {"peak_mb": max((r["peak_mb"] for r in records if r), default=None)}
         )
         waiting[runs.name(stage)] = [seconds if known else 1.0] * left
-    progress.emit("plan", jobs=processes(), stages=waiting)
-    return pd.DataFrame(rows)
+    progress.emit("plan", jobs=processes(), stages=waiting, rows=rows)
+    return pd.DataFrame(rows).drop(columns="peak_mb", errors="ignore")
 
 
 def compute(work: Work, keep: tuple[str, ...] | None = None) -> list[dict]:
@@ -48,11 +49,19 @@ def compute(work: Work, keep: tuple[str, ...] | None = None) -> list[dict]:
     all processes but one waiting. Inside `joblib.parallel_config("dask")` the calls run
     on that cluster. Of each result only the values named in `keep` come back from the
     process that computed it, or all.
+
+    Raises:
+        DryRun: this is a dry run, and not all of the work is in the store.
     """
     here = {k: v for k, v in os.environ.items() if k.startswith("LOTTOLAB_")}
     alone = not os.environ.get(progress.FOLDER)
     for stage, setting in work:  # a notebook's functions have their source only here
         runs.current(stage, runs.arguments(stage, setting))
+    count = processes()
+    if os.environ.get(runs.DRY):
+        count = 1  # what the store has is read here: no process is worth its start
+        if left := _missing(runs.record(stage, **setting) for stage, setting in work):
+            raise runs.DryRun(f"{left} of {len(work)} runs are not in the store")
     stages = list(dict.fromkeys(stage for stage, _ in work))
     order = sorted(range(len(work)), key=lambda place: stages.index(work[place][0]))
     with progress.watch("lottolab"):
@@ -63,11 +72,16 @@ def compute(work: Work, keep: tuple[str, ...] | None = None) -> list[dict]:
         with warnings.catch_warnings():
             # A worker that has grown is replaced by a fresh one; nothing is lost.
             warnings.filterwarnings("ignore", "A worker stopped", UserWarning)
-            results = joblib.Parallel(n_jobs=processes(), batch_size=1)(
+            results = joblib.Parallel(n_jobs=count, batch_size=1)(
                 call(*work[place], here, keep) for place in order
             )
     found = dict(zip(order, results, strict=True))
     return [found[place] for place in range(len(work))]
+
+
+def _missing(records: Iterable[dict | None]) -> int:
+    """Count the runs whose result the store has not, or only a stale one."""
+    return sum(not record or record["stale"] for record in records)
 
 
 def processes() -> int:

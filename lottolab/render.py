@@ -9,11 +9,18 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
+import nbformat
+
+from lottolab.labs import downloads
+
+# Words, symbols and citations of a chapter link to these.
+COMPANIONS = ("using", "notation", "glossary", "references")
 _BUILD = (sys.executable, "-c", "from jupyter_book.cli.main import main; main()")
 _FAULT = re.compile(r"\b(WARNING|ERROR|CRITICAL|SEVERE)\b|^\w*(Error|Exception)\b")
+_LINK = re.compile(r"\[(?P<words>[^][]+)\]\((?P<page>\w+)\.(ipynb|md)[^)]*\)")
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 
 
@@ -65,31 +72,103 @@ def render(
         ValueError: `output` holds sources, or `notebooks` names no chapter.
         RuntimeError: the build failed; the message holds its complaints only.
     """
+
+    def prepare(work: Path) -> None:
+        _copy_sources(source, work, notebooks or {})
+
+    return _render(source, output, strict, prepare) / "index.html"
+
+
+def render_page(source: Path, output: Path, notebook: Path, note: str) -> Path:
+    """Render one executed chapter alone, with the pages that its words link to.
+
+    The folder `output` holds all that the page needs. What refers to other chapters is
+    left as plain text.
+
+    Args:
+        source: the folder with `_config.yml` and `book/`.
+        output: the folder that will hold the page; replaced if it exists.
+        notebook: the executed chapter.
+        note: Markdown to stand below the page's title.
+
+    Returns:
+        The path of the chapter's page.
+
+    Raises:
+        ValueError: `output` holds sources.
+        RuntimeError: the build failed; the message holds its complaints only.
+    """
+    source = Path(source).resolve()
+    beside = [n for n in COMPANIONS if (source / "book" / f"{n}.md").is_file()]
+
+    def keep(link: re.Match) -> str:
+        return link[0] if link["page"] in beside else link["words"]
+
+    def prepare(work: Path) -> None:
+        _copy_book(source, work, "*.ipynb")
+        page = nbformat.read(notebook, as_version=4)
+        for cell in page.cells:
+            if cell.cell_type == "markdown":
+                cell.source = _LINK.sub(keep, cell.source)
+        page.cells[0].source += f"\n\n{note}"
+        nbformat.write(page, work / "book" / f"{notebook.stem}.ipynb")
+        files = "".join(f"  - file: book/{name}\n" for name in beside)
+        toc = f"format: jb-book\nroot: book/{notebook.stem}\n"
+        toc += f"chapters:\n{files}" if files else ""
+        (work / "_toc.yml").write_text(toc, encoding="utf-8")
+
+    folder = _render(source, output, False, prepare)
+    return folder / "book" / f"{notebook.stem}.html"
+
+
+def _render(
+    source: Path, output: Path, strict: bool, prepare: Callable[[Path], None]
+) -> Path:
+    """Build what `prepare` puts into a folder; swap its pages for those in `output`."""
     source, output = Path(source).resolve(), Path(output).resolve()
     if source.is_relative_to(output) or output.is_relative_to(source / "book"):
         raise ValueError(f"output must not hold or lie in the sources, got {output}")
     output.parent.mkdir(parents=True, exist_ok=True)
     work = Path(tempfile.mkdtemp(prefix="render-", dir=output.parent)).resolve()
     try:
-        _copy_sources(source, work, notebooks or {})
+        prepare(work)
         _build(work, strict)
         _swap(work / "_build" / "html", output, work / "earlier")
     finally:
         shutil.rmtree(work, ignore_errors=True)
-    return output / "index.html"
+    return output
 
 
 def _copy_sources(source: Path, work: Path, notebooks: Mapping[str, Path]) -> None:
-    for name in ("_config.yml", "_toc.yml"):
-        shutil.copy(source / name, work / name)
-    skip = shutil.ignore_patterns("labs", "scales", ".*", "__pycache__")
-    shutil.copytree(source / "book", work / "book", ignore=skip)
+    _copy_book(source, work)
+    examples = Path(source) / "examples"
+    if examples.is_dir():  # which pages show
+        shutil.copytree(examples, work / "examples")
+    downloads.place(Path(source) / "_build" / "labs", work / "book")
+    shutil.copy(Path(source) / "_toc.yml", work / "_toc.yml")
+    _copy_results(Path(source) / "data" / "results", work)
     chapters = set(re.findall(r"\bbook/(\w+)", (work / "_toc.yml").read_text("utf-8")))
     for chapter, notebook in notebooks.items():
         if chapter not in chapters:
             known = ", ".join(sorted(chapters))
             raise ValueError(f"chapter must be one of {known}, got {chapter}")
         shutil.copy(notebook, work / "book" / f"{chapter}.ipynb")
+        _copy_results(Path(notebook).resolve().parents[1] / "results", work, chapter)
+
+
+def _copy_results(folder: Path, work: Path, chapter: str = "*") -> None:
+    """Put the tables that the pages link to where pages can load them from."""
+    for table in folder.glob(f"{chapter}/*.csv"):
+        target = work / "book" / "_static" / "results" / table.parent.name / table.name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(table, target)
+
+
+def _copy_book(source: Path, work: Path, *without: str) -> None:
+    """Copy the settings, the pages and what they show; add MathJax."""
+    shutil.copy(Path(source) / "_config.yml", work / "_config.yml")
+    skip = shutil.ignore_patterns("labs", "scales", ".*", "__pycache__", *without)
+    shutil.copytree(Path(source) / "book", work / "book", ignore=skip)
     static = work / "book" / "_static" / "mathjax"
     static.mkdir(parents=True)
     for file in mathjax():

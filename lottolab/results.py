@@ -1,13 +1,14 @@
 """Keep what was measured: one tidy table a chapter and scale, a row a measurement.
 
 Beside `<scale>.csv` stands `<scale>.stages.csv`, a row for each stage that a
-measurement comes from, with all that is needed to run it again and compare.
+measurement comes from, or that such a stage asked for, with all that is needed to run
+it again and compare.
 """
 
 import itertools
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import pandas as pd
@@ -17,6 +18,7 @@ from lottolab import jobs, runs, store
 Asked = tuple[dict, Callable, dict]  # columns of the rows, a stage, its arguments
 COMMITTED = Path(__file__).resolve().parents[1] / "data" / "results"
 FOLDER = "LOTTOLAB_RESULTS"
+OWN = "LOTTOLAB_OWN"  # set in a reader's own run, which may leave rows unmeasured
 PROVENANCE = ["seconds", "fingerprint", "stage"]  # more of it is in the other table
 STAGE = ["stage", "function", "arguments", "data", "fingerprint", "digest", "seconds"]
 STAGE += ["peak_mb", "finished", "device", "versions"]
@@ -100,7 +102,7 @@ def write(chapter: str, scale: str, rows: list[dict]) -> pd.DataFrame:
     os.environ[FOLDER] = str(_target(scale))
     folder = _target(scale) / chapter
     folder.mkdir(parents=True, exist_ok=True)
-    stages = [_stage_row(place) for place in table["stage"].unique()]
+    stages = [_stage_row(place) for place in _behind(table["stage"].unique())]
     _replace(pd.DataFrame(stages, columns=STAGE), folder / f"{scale}.stages.csv")
     _replace(table, folder / f"{scale}.csv")
     return read(chapter, scale)
@@ -108,19 +110,25 @@ def write(chapter: str, scale: str, rows: list[dict]) -> pd.DataFrame:
 
 def read(chapter: str, scale: str) -> pd.DataFrame | None:
     """Return the measurements with a column `stale`, or None where there are none."""
-    path = _find(chapter, scale, ".csv")
+    path = find(chapter, scale)
     if path is None:
         return None
-    table = pd.read_csv(path, keep_default_na=False, na_values=[""], dtype=TEXTS)
-    table["claim"] = table["claim"].fillna("")
+    table = load(path)
     stages = read_stages(chapter, scale).set_index("stage")
+    stages = stages[stages.index.isin(table["stage"])]
     now = {place: current(stage) for place, stage in stages.iterrows()}
     return table.assign(stale=table["fingerprint"] != table["stage"].map(now))
 
 
+def load(path: Path) -> pd.DataFrame:
+    """Return the measurements in a file, as they were written."""
+    table = pd.read_csv(path, keep_default_na=False, na_values=[""], dtype=TEXTS)
+    return table.assign(claim=table["claim"].fillna(""))
+
+
 def read_stages(chapter: str, scale: str) -> pd.DataFrame:
-    """Return a row for each stage behind the measurements."""
-    path = _find(chapter, scale, ".stages.csv")
+    """Return a row for each stage behind the measurements, nested ones last."""
+    path = find(chapter, scale, ".stages.csv")
     if path is None:
         return pd.DataFrame(columns=STAGE)
     return pd.read_csv(path, keep_default_na=False, dtype=TEXTS)
@@ -150,6 +158,19 @@ def current(stage: pd.Series) -> str | None:
     return runs.current(found, json.loads(stage["arguments"]))
 
 
+def _behind(places: Iterable[str]) -> list[str]:
+    """Return the stages and, after them, those that they asked for, however deep.
+
+    Records of before 22 November 2026 do not say what their stage asked for.
+    """
+    found = list(dict.fromkeys(places))
+    for place in found:
+        record = store.read_record(runs.root() / place) or {}
+        there = [a for a in record.get("asked", []) if (runs.root() / a).is_dir()]
+        found += [asked for asked in there if asked not in found]
+    return found
+
+
 def _stage_row(place: str) -> dict:
     record = store.read_record(runs.root() / place)
     row = {k: record.get(k) for k in STAGE} | {"stage": place}
@@ -162,7 +183,7 @@ def _target(scale: str) -> Path:
     return Path(os.environ.get(FOLDER) or default)
 
 
-def _find(chapter: str, scale: str, suffix: str) -> Path | None:
+def find(chapter: str, scale: str, suffix: str = ".csv") -> Path | None:
     """Return the table of the run that goes on, else the committed one."""
     for folder in (os.environ.get(FOLDER), COMMITTED):
         path = Path(folder or "") / chapter / f"{scale}{suffix}"

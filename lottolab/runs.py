@@ -29,6 +29,8 @@ from filelock import FileLock
 from lottolab import progress, store
 from lottolab.fingerprint import fingerprint
 
+DRY = "LOTTOLAB_DRY_RUN"  # set where no stage may be computed
+DRAWN = {"glyphs.drawn", "folders.decoded"}  # but these, which only make a data set
 _active: contextvars.ContextVar[dict | None] = contextvars.ContextVar(
     "active", default=None
 )
@@ -36,6 +38,10 @@ _active: contextvars.ContextVar[dict | None] = contextvars.ContextVar(
 
 class NotReproduced(Exception):
     """A rerun of a stage gave other bytes than its record."""
+
+
+class DryRun(Exception):
+    """A stage must be computed, and this is a dry run."""
 
 
 def root() -> Path:
@@ -194,6 +200,7 @@ def _obtain(stage: Callable, given: dict) -> dict:
         progress.emit("end", stage=name(stage), cached=cached, seconds=seconds)
     if outer is not None:  # its own seconds leave out what it asked of others
         outer["nested"] += time.perf_counter() - asked
+        outer["asked"].add(f"{name(stage)}/{folder.name}")
     return result
 
 
@@ -212,10 +219,12 @@ def _read(stage: Callable, full: dict, folder: Path) -> dict | None:
 def _compute(stage: Callable, full: dict, folder: Path) -> dict:
     import torch
 
+    if os.environ.get(DRY) and name(stage) not in DRAWN:
+        raise DryRun(f"{name(stage)} is not in the store")
     torch.set_num_threads(1)
     partial = folder.with_name(f"{folder.name}.partial-{current(stage, full)}")
     partial.mkdir(exist_ok=True)
-    active = {"folder": partial, "scratches": 0, "nested": 0.0}
+    active = {"folder": partial, "scratches": 0, "nested": 0.0, "asked": set()}
     token, start = _active.set(active), time.perf_counter()
     try:
         values = stage.__wrapped__(**full)
@@ -228,6 +237,7 @@ def _compute(stage: Callable, full: dict, folder: Path) -> dict:
         "data": _checksum(full),
         "fingerprint": current(stage, full),
         "seconds": round(wall - active["nested"], 3),
+        "asked": sorted(active["asked"]),
     } | surroundings()
     if _verify.get() and (old := store.read_record(folder)):
         _compare(old, store.write(values, partial / "result", meta), folder)

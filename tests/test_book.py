@@ -96,7 +96,8 @@ def committed(tmp_path, monkeypatch):
 def rows_of(html) -> list[list[str]]:
     found = re.findall(r"<tr.*?</tr>", html.data, re.DOTALL)
     cells = [re.findall(r"<t[hd][^>]*>(.*?)</t[hd]>", row, re.DOTALL) for row in found]
-    return [[re.sub("&lt;", "<", cell) for cell in row] for row in cells]
+    plain = [[re.sub(r"</?a\b.*?>", "", cell) for cell in row] for row in cells]
+    return [[re.sub("&lt;", "<", cell) for cell in row] for row in plain]
 
 
 # Beside the paper's tables.
@@ -119,6 +120,8 @@ def test_each_entry_stands_beside_its_counterpart(committed, monkeypatch):
     entries[0] = (*entries[0][:5], "{metric: test_accuracy, arm: nobody}")
     with pytest.raises(claims.ClaimError, match="nobody"):
         book.beside_tables("ownership", "laptop")
+    monkeypatch.setenv(results.OWN, "1")  # whose parameters may leave it out
+    assert rows_of(book.beside_tables("ownership", "laptop"))[1][-1] == "not measured"
 
 
 def test_what_happens_or_does_not_is_counted(committed, monkeypatch):
@@ -246,6 +249,28 @@ def test_provenance_adds_up(committed):
     assert facts["device"] == "a cpu"
     assert facts["code"] == "1 fingerprints, one a kind of stage"
     assert facts["tables"].startswith("data/results/ownership/laptop.csv")
+
+
+def test_provenance_counts_what_the_stages_asked_for(committed):
+    path = committed / "laptop.stages.csv"
+    stages = pd.read_csv(path, keep_default_na=False)
+    nested = stages[:1].assign(stage="tickets.dense/nested", seconds=60)
+    pd.concat([stages, nested]).to_csv(path, index=False)
+    facts = dict(rows_of(book.provenance("ownership", "laptop"))[1:])
+    assert "on the results of 4 stages, which asked 1 more" in facts["measurements"]
+    assert facts["computing time"].startswith("9 min 22 s")
+
+
+def test_only_a_run_of_ones_own_may_lack_the_rows_of_a_claim(committed, monkeypatch):
+    path = committed / "laptop.csv"
+    measured = pd.read_csv(path)
+    measured[measured["arm"] != "random mask"].to_csv(path, index=False)
+    with pytest.raises(claims.ClaimError, match="ownership-random"):
+        book.against_paper("ownership", "laptop")
+    monkeypatch.setenv(results.OWN, "1")
+    verdicts = {r[0]: r[-1] for r in rows_of(book.against_paper("ownership", "laptop"))}
+    assert verdicts["Any mask does."] == claims.UNJUDGED
+    assert verdicts["It matches."] == "reproduced"
 
 
 def test_provenance_of_stages_without_data_or_seed(committed):

@@ -307,6 +307,17 @@ def test_the_scorecard_has_a_row_for_every_claim():
     ]
 
 
+def test_a_claim_whose_rows_are_missing_is_no_crash_where_that_is_allowed():
+    lost = claim(Criterion("greater", A, B | {"metric": "nowhere"}), id="ownership-y")
+    cases = [claim(Criterion("greater", A, B)), lost]
+    with pytest.raises(claims.ClaimError, match="ownership-y"):
+        claims.scorecard({"ownership": pair(0.01)}, cases)
+    card = claims.against_paper("ownership", pair(0.01), cases, lenient=True)
+    assert card["verdict"].tolist() == ["reproduced", claims.UNJUDGED]
+    assert "no row has metric = 'nowhere'" in card["note"][1]
+    assert not card["note"][1].startswith("claim")
+
+
 def test_an_unknown_chapter_is_refused_with_the_closest():
     with pytest.raises(ValueError, match="got 'ownershp'; did you mean ownership"):
         claims.scorecard({"ownershp": pair(0)}, [])

@@ -50,7 +50,11 @@ def nothing_runs(monkeypatch):
         (["run", "ownership", "-p", "rounds 2"], ["NAME=VALUE", "'rounds 2'"]),
         (["run", "ownership", "-p", "scale=smoke"], ["--scale", "smoke"]),
         (["run", "scorecard", "-p", "seeds=[0]"], ["'seeds'", "one of scale"]),
-        (["run"], ["chapter"]),
+        (["run"], ["a chapter", "--all"]),
+        (["run", "ownership", "--all"], ["a chapter", "or --all"]),
+        (["run", "--all", "-p", "rounds=2"], ["-p", "one chapter"]),
+        (["run", "--all", "--name", "a"], ["--name", "one chapter"]),
+        (["run", "ownership", "--name", "a/b"], ["a run's name must", "'a/b'"]),
         (["run", "ownership", "--scael", "smoke"], ["--scael", "--scale"]),
         (["book", "--scale"], ["--scale", "argument"]),
         (["status", "ownership"], ["ownership"]),
@@ -85,20 +89,48 @@ def test_no_command_shows_the_commands(home, capfd):
     assert "lottolab: \n" not in shown
 
 
-def test_run_hands_on_what_was_given_and_prints_the_path(home, monkeypatch, capfd):
+def test_run_hands_on_what_was_given(home, monkeypatch):
+    seen = []
+    monkeypatch.setattr("lottolab.rerun.rerun", lambda *given: seen.append(given))
+    words = ["run", "ownership", "-p", "rounds=3", "--parameter", " stem = a=b "]
+    assert cli.main(words) == 0
+    assert cli.main(["run", "ownership", "--scale", "smoke", "--name", "mine"]) == 0
+    given = {"rounds": "3", "stem": "a=b"}
+    first, second = seen
+    assert first == ("ownership", "laptop", given, None)
+    assert second == ("ownership", "smoke", {}, "mine")
+
+
+def test_a_plain_run_is_the_editions_and_prints_its_path(home, monkeypatch, capfd):
     seen = []
 
-    def run(chapter, scale, given):
-        seen.append((chapter, scale, given))
+    def run(chapter, scale):
+        seen.append((chapter, scale))
         return home / "there.ipynb"
 
     monkeypatch.setattr(execute, "execute", run)
-    words = ["run", "ownership", "-p", "rounds=3", "--parameter", " stem = a=b "]
-    assert cli.main(words) == 0
-    assert seen == [("ownership", "laptop", {"rounds": "3", "stem": "a=b"})]
+    assert cli.main(["run", "ownership"]) == 0
+    assert seen == [("ownership", "laptop")]
     out = capfd.readouterr().out
     assert out.splitlines()[-1] == str(home / "there.ipynb")
     assert out.startswith("ownership at laptop scale")
+
+
+def test_run_all_goes_on_after_a_failure_and_names_it(home, monkeypatch, capfd):
+    ran = []
+
+    def run(chapter, scale):
+        ran.append(chapter)
+        if chapter == "membership":
+            raise execute.Failed("membership stopped: no")
+        return home / f"{chapter}.ipynb"
+
+    monkeypatch.setattr(execute, "execute", run)
+    assert cli.main(["run", "--all", "--scale", "smoke"]) == 1
+    assert ran == [n for n in parameters.chapters() if "smoke" in parameters.scales(n)]
+    err = capfd.readouterr().err
+    assert err.startswith("lottolab: 1 of ")
+    assert err.endswith("chapters failed: membership stopped: no\n")
 
 
 def test_book_runs_every_chapter_of_the_scale_and_prints_the_page_last(
@@ -106,8 +138,8 @@ def test_book_runs_every_chapter_of_the_scale_and_prints_the_page_last(
 ):
     ran, rendered = [], []
 
-    def run(chapter, scale, given):
-        ran.append((chapter, scale, given))
+    def run(chapter, scale):
+        ran.append((chapter, scale))
         print(f"{chapter} is running")
         return home / f"{chapter}.ipynb"
 
@@ -120,7 +152,7 @@ def test_book_runs_every_chapter_of_the_scale_and_prints_the_page_last(
     assert cli.main(["book"]) == 0
     names = [n for n in parameters.chapters() if "smoke" in parameters.scales(n)]
     assert names
-    assert ran == [(name, "smoke", {}) for name in names]
+    assert ran == [(name, "smoke") for name in names]
     html = home / "_build/smoke/html"
     notebooks = {name: home / f"{name}.ipynb" for name in names}
     assert rendered == [(home, html, {"strict": True, "notebooks": notebooks})]
@@ -159,7 +191,7 @@ def test_a_failure_is_one_line_and_a_code(home, monkeypatch, capfd, error, code,
         raise error
 
     monkeypatch.setattr(execute, "execute", run)
-    assert cli.main(["edition"]) == code
+    assert cli.main(["run", "ownership"]) == code
     assert capfd.readouterr().err.strip() == f"lottolab: {said}"
 
 

@@ -90,12 +90,15 @@ def test_a_run_takes_the_scale_and_what_is_given(book, tmp_path):
     seconds = json.loads((book / "cwd.txt").read_text())
     assert seconds == {"tickets.dense": [2.5, 3.5]}
 
-    assert printed(execute.execute("first", "smoke", {"count": "5"})) == (
-        "smoke fine 5\n"
-    )
+    own = execute.execute("first", "smoke", {"count": "5"}, tmp_path / "own")
+    assert own == tmp_path / "own/notebooks/first.ipynb"
+    assert printed(own) == "smoke fine 5\n"
+    assert (tmp_path / "own/results/first/smoke.csv").read_text() == "value\n5\n"
+    assert printed(path) == "smoke fine 1\n"
+    assert measured.read_text() == "value\n1\n"
     assert (book / "first.ipynb").read_bytes() == before
     assert [p.name for p in path.parent.iterdir()] == ["first.ipynb"]
-    assert not {"LOTTOLAB_RESULTS", "LOTTOLAB_EXPECTED"} & set(os.environ)
+    assert not {"LOTTOLAB_RESULTS", "LOTTOLAB_EXPECTED", "LOTTOLAB_OWN"} & {*os.environ}
 
 
 @pytest.mark.parametrize(
@@ -113,7 +116,7 @@ def test_a_run_that_fails_leaves_the_older_notebook(book, tmp_path, what, said):
     old.parent.mkdir(parents=True)
     old.write_text("the older one")
     with pytest.raises(execute.Failed, match="first ") as caught:
-        execute.execute("first", "laptop", {"what": what})
+        execute.execute("first", "laptop", {"what": what}, old.parents[1])
     message = str(caught.value)
     assert said in message
     unfinished = old.with_name("first.unfinished.ipynb")
@@ -123,7 +126,7 @@ def test_a_run_that_fails_leaves_the_older_notebook(book, tmp_path, what, said):
     assert sorted(p.name for p in old.parent.iterdir()) == [old.name, unfinished.name]
     kept = nbformat.read(unfinished, as_version=4).cells
     assert "It works." in [cell.source for cell in kept]
-    assert not {"LOTTOLAB_RESULTS", "LOTTOLAB_EXPECTED"} & set(os.environ)
+    assert not {"LOTTOLAB_RESULTS", "LOTTOLAB_EXPECTED", "LOTTOLAB_OWN"} & {*os.environ}
 
 
 @pytest.mark.parametrize(
@@ -136,6 +139,7 @@ def test_a_run_that_fails_leaves_the_older_notebook(book, tmp_path, what, said):
         ("first", "laptop", {"count": "9"}, "count must be in [1, 5], got 9"),
         ("first", "laptop", {"count": "many"}, "count must be int"),
         ("first", "laptop", {"scale": "smoke"}, "--scale"),
+        ("first", "laptop", {"count": "4"}, "need a folder"),  # not the edition's
     ],
 )
 def test_bad_input_stops_before_anything_runs(
@@ -146,7 +150,7 @@ def test_bad_input_stops_before_anything_runs(
 
     monkeypatch.setattr("papermill.execute_notebook", run)
     before = everything(tmp_path)
-    with pytest.raises(ValueError, match=r"must be|--scale") as caught:
+    with pytest.raises(ValueError, match=r"must be|--scale|need") as caught:
         execute.execute(chapter, scale, given)
     assert said in str(caught.value)
     assert everything(tmp_path) == before
@@ -155,8 +159,8 @@ def test_bad_input_stops_before_anything_runs(
 
 def test_the_results_folder_of_somebody_else_is_put_back(book, monkeypatch):
     monkeypatch.setenv("LOTTOLAB_RESULTS", "elsewhere")
-    with execute._environment("first", "smoke"):
-        assert os.environ["LOTTOLAB_RESULTS"].endswith("_build/smoke/results")
+    with execute.environment("first", "smoke", {"LOTTOLAB_RESULTS": "here"}):
+        assert os.environ["LOTTOLAB_RESULTS"] == "here"
         assert json.loads(os.environ["LOTTOLAB_EXPECTED"]) == {}
     assert os.environ["LOTTOLAB_RESULTS"] == "elsewhere"
     assert "LOTTOLAB_EXPECTED" not in os.environ

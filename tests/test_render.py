@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from lottolab.render import mathjax, render
+from lottolab.render import mathjax, render, render_page
 
 ROOT = Path(__file__).parents[1]
 TOC = "format: jb-book\nroot: book/intro\nchapters:\n  - file: book/ownership\n"
@@ -76,6 +76,57 @@ def test_a_notebook_can_be_replaced_and_a_failure_keeps_the_earlier_page(
 
     render(source, output, strict=False)  # replaces it, though not in order
     assert "Committed" in (output / "book" / "ownership.html").read_text("utf-8")
+
+
+def test_the_tables_that_pages_link_to_arrive_the_runs_own_before_the_committed(
+    source, tmp_path
+):
+    names = ["data/results/ownership/smoke.csv", "data/results/membership/laptop.csv"]
+    names += ["_build/smoke/results/ownership/smoke.csv"]
+    for name in names:
+        (source / name).parent.mkdir(parents=True)
+        (source / name).write_text(name, encoding="utf-8")
+    (source / "_build/smoke/notebooks").mkdir()
+    own = notebook(source / "_build/smoke/notebooks/ownership.ipynb", "Executed")
+    index = render(source, tmp_path / "html", strict=True, notebooks={"ownership": own})
+    there = index.parent / "_static" / "results"
+    assert (there / "ownership" / "smoke.csv").read_text("utf-8") == names[2]
+    assert (there / "membership" / "laptop.csv").read_text("utf-8") == names[1]
+
+
+WORDS = """\
+Alone
+
+(here)=
+## Two
+
+As {ref}`here`, {eq}`sum` and {term}`ticket` say, see [words](glossary.md), and
+[another](membership.ipynb) and [a third](using.md#change) do.
+
+$$1 + 1 = 2$$ (sum)"""
+
+
+def test_a_page_alone_has_its_note_its_words_and_no_other_chapter(source, tmp_path):
+    glossary = "# Glossary\n\n```{glossary}\nticket\n  A small network.\n```\n"
+    (source / "book" / "glossary.md").write_text(glossary, encoding="utf-8")
+    notebook(source / "book" / "membership.ipynb", "Another")
+    own = notebook(tmp_path / "ownership.ipynb", WORDS)
+    before, kept = files(source), own.read_bytes()
+    page = render_page(source, tmp_path / "html", own, "A *note* stands here.")
+    assert page == (tmp_path / "html/book/ownership.html").resolve()
+    text = page.read_text("utf-8")
+    assert "A <em>note</em> stands here." in text
+    for role in ("{ref}", "{eq}", "{term}", "$$"):
+        assert role not in text
+    assert 'href="#here"' in text
+    assert 'href="glossary.html#term-ticket"' in text
+    assert 'href="#equation-sum"' in text
+    names = {path.name for path in page.parent.glob("*.html")}
+    assert names == {"ownership.html", "glossary.html"}
+    assert (tmp_path / "html/_static/mathjax/tex-svg.js").is_file()
+    assert "see <a " in text
+    assert "\nanother and a third do." in text
+    assert (files(source), own.read_bytes()) == (before, kept)
 
 
 def test_a_chapter_that_the_book_does_not_have_is_named(source, tmp_path):

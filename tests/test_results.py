@@ -102,6 +102,31 @@ def test_each_stage_is_told_once_with_all_that_a_rerun_needs(home):
     assert set(stages["function"]) == {"tickets.dense", "tickets.iterative"}
 
 
+def test_what_a_stage_asked_for_is_told_after_it_however_deep(home):
+    rows = measured(tickets.iterative, 1, **TWICE)
+    written = results.write("ownership", "smoke", rows)
+    assert set(written["stage"]) == {"tickets.iterative/" + last_place().name}
+    stages = results.read_stages("ownership", "smoke")
+    rates = [json.loads(text).get("rates") for text in stages["arguments"]]
+    assert rates == [[0.5, 0.5], None, [0.5]]
+    assert stages["function"][1] == "tickets.dense"
+    assert not written["stale"].any()
+
+    path = last_place() / "record.json"  # as it was before records told
+    record = json.loads(path.read_text())
+    del record["asked"]
+    path.write_text(json.dumps(record))
+    results.write("ownership", "smoke", rows)
+    assert len(results.read_stages("ownership", "smoke")) == 1
+
+
+TWICE = {"rates": [0.5, 0.5]}
+
+
+def last_place():
+    return runs.place(tickets.iterative, **SETTING, **TWICE, seed=1)
+
+
 def test_a_row_needs_a_result(home):
     with pytest.raises(LookupError, match=r"tickets.dense has no result for .*'seed'"):
         results.row(tickets.dense, SETTING | {"seed": 99}, metric="m", value=1.0)

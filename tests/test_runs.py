@@ -228,15 +228,22 @@ def test_verifying_stamps_equal_bytes_and_refuses_others(home, monkeypatch):
     assert (place / "record.json").read_text() == before
 
 
-def test_seconds_leave_out_what_was_asked_of_other_stages(home):
+def test_a_record_names_what_was_asked_of_other_stages_and_leaves_out_its_seconds(home):
     @runs.stage
     def outer(*, x):
+        noted(seed=x)
+        slow(x=x)
         slow(x=x)
         return {}
 
+    noted(seed=1)  # what the store has was asked for all the same
     outer(x=1)
     assert runs.record(slow, x=1)["seconds"] > 0.3
     assert runs.record(outer, x=1)["seconds"] < runs.record(slow, x=1)["seconds"]
+    asked = [runs.place(noted, seed=1), runs.place(slow, x=1)]
+    places = [str(path.relative_to(runs.root())) for path in asked]
+    assert runs.record(outer, x=1)["asked"] == places
+    assert runs.record(slow, x=1)["asked"] == []
 
 
 @runs.stage

@@ -1,0 +1,29 @@
+"""What the book's shared figures draw."""
+
+import pandas as pd
+import pytest
+
+from lottolab import book, claims, plots
+
+pytestmark = pytest.mark.usefixtures("rendered")
+
+
+def test_verdicts_are_bars_of_their_counts():
+    words = ["reproduced", "refuted", "not testable here"]
+    counts = pd.DataFrame([[3, 1, 0], [0, 2, 4]], ["a", "b"], words)
+    (axis,) = plots.verdicts(counts).axes
+    drawn = {c.get_label(): [b.get_width() for b in c] for c in axis.containers}
+    for word in words:
+        assert drawn[word] == counts[word].tolist()
+    ends = [sum(widths[place] for widths in drawn.values()) for place in (0, 1)]
+    assert ends == [4, 6]
+    told = [t.get_text() for t in axis.texts if t.get_text()]
+    assert sorted(told) == ["1", "2", "3", "4"]
+
+
+def test_every_claim_is_counted_once():
+    counts = book.verdict_counts("laptop")
+    assert counts.to_numpy().sum() == len(claims.load())
+    assert counts.loc["together"].sum() == sum(
+        claim.chapter == "together" for claim in claims.load()
+    )
