@@ -14,7 +14,7 @@ from importlib.metadata import version
 import torch
 from torch import Tensor
 
-from lottolab import glyphs, relabel, sources
+from lottolab import folders, glyphs, relabel, sources
 from lottolab.checks import one_of, require
 
 
@@ -82,9 +82,10 @@ def load(name: str, **options: int) -> Dataset:
 
     `fashion-mnist` (embedded), `fashion-cells` (its images with finer labels, option
     `classes`), `digits` (option `size`), `glyphs` (options `classes`, `images`,
-    `first_class`, `seed`), and through torchvision `cifar10`, `cifar100`, `mnist`,
-    `svhn`. The last four lie in the folder that LOTTOLAB_DATA names, else in
-    `data/downloads`, and are downloaded where the network allows.
+    `first_class`, `seed`); through torchvision `cifar10`, `cifar100`, `mnist`, `svhn`;
+    and `tinyimagenet`, `cub200`, `indoor67` (option `size`). The last seven lie in the
+    folder that LOTTOLAB_DATA names, else in `data/downloads`; those of torchvision are
+    downloaded where the network allows.
 
     Raises ValueError for an unknown name or option or a damaged file,
     FileNotFoundError for a file that is missing and cannot be had.
@@ -159,11 +160,18 @@ def _fashion_cells(classes: int = 100) -> Dataset:
     return replace(base, **changed, checksum="")
 
 
+def _pictures(name: str, size: int) -> Dataset:
+    """Read a set that comes as a folder of pictures, `size` pixels a side."""
+    images, labels, test, classes = folders.read(name, size)
+    return Dataset(name, images, labels, classes, test, False)
+
+
 LOADERS: dict[str, Callable[..., Dataset]] = {
     "digits": _digits,
     "fashion-cells": _fashion_cells,
     "glyphs": _glyphs,
     **{name: partial(_official, name) for name in sources.NAMES},
+    **{n: partial(_pictures, n, size=f.size) for n, f in folders.FORMS.items()},
 }
 
 

@@ -59,6 +59,19 @@ def read(name: str) -> tuple[Part, Part, str]:
     return *_torchvision(TORCHVISION[name]), ""
 
 
+def root() -> Path:
+    """Return where the papers' sets lie: `LOTTOLAB_DATA`, or `data/downloads`."""
+    return Path(os.environ.get("LOTTOLAB_DATA") or FOLDER / "downloads")
+
+
+def files(name: str) -> list[str]:
+    """List the files of one of `TORCHVISION`, as paths within `root()`."""
+    import torchvision.datasets
+
+    source = getattr(torchvision.datasets, TORCHVISION[name])
+    return [path.as_posix() for path in _archives(source, Path())]
+
+
 def _embedded(file: str, sha256: str) -> bytes:
     """Read one embedded Fashion-MNIST file, checked against its sha256."""
     path = FOLDER / "fashion-mnist" / file
@@ -93,17 +106,16 @@ def _torchvision(set_name: str) -> tuple[Part, Part]:
     import torchvision.datasets
     from filelock import FileLock
 
-    source = getattr(torchvision.datasets, set_name)
-    root = Path(os.environ.get("LOTTOLAB_DATA") or FOLDER / "downloads")
-    root.mkdir(parents=True, exist_ok=True)
-    archives = _archives(source, root)
+    source, there = getattr(torchvision.datasets, set_name), root()
+    there.mkdir(parents=True, exist_ok=True)
+    archives = _archives(source, there)
     # Seeds run as parallel processes and would all download; a read-only share has
     # nothing to be raced for.
-    lock = FileLock(root / ".lock") if os.access(root, os.W_OK) else nullcontext()
+    lock = FileLock(there / ".lock") if os.access(there, os.W_OK) else nullcontext()
     with lock:
         for path in filter(Path.exists, archives):
             _verify(path, archives[path])
-        train, test = _download(source, root, archives)
+        train, test = _download(source, there, archives)
     if set_name == "MNIST":
         # torchvision never checks its unpacked copies; the archives are checked.
         return _idx_parts([path.read_bytes() for path in archives])

@@ -1,0 +1,8 @@
+"""Rehearse a chapter at a scale that this machine cannot run, and say what it costs.
+
+The chapter's own cells say what it would ask for (`plan`). Of the runs that differ only
+in seeds, real numbers and how many images there are, one is computed (`rehearsal`), on
+fewer images (`arguments`) and by its first steps (`shortcuts`), but with networks and
+images of full size. Data sets are read in their true formats, from tiny archives where
+the real ones are absent (`archives`). What all runs take follows from that (`cost`).
+"""

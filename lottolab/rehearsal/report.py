@@ -1,0 +1,96 @@
+"""Rehearse chapters, print what they cost, and keep the table."""
+
+import time
+from pathlib import Path
+
+import pandas as pd
+from rich.table import Table
+
+from lottolab import parameters, progress, results, runs, terminal
+from lottolab.checks import one_of
+from lottolab.rehearsal import cost
+from lottolab.rehearsal.plan import planned
+from lottolab.rehearsal.rehearsal import SIZES, rehearse
+
+PATH = results.COMMITTED / "rehearsal.csv"
+SUMMED = ["runs", "PFLOP", "in training", "hours here", "GPU-hours", "CPU-hours"]
+SUMMED += ["disk GB"]
+FORMATS = {"runs": ",.0f", "steps": ",.0f", "seconds a step": ".3g"}
+FORMATS |= dict.fromkeys(["PFLOP", "in training", "hours here", "GPU-hours"], ",.1f")
+FORMATS |= {"CPU-hours": ",.1f", "GPU GB": ".2g", "disk GB": ",.1f"}
+
+
+def report(chapter: str | None, scale: str, keep: bool) -> bool:
+    """Rehearse a chapter, or all that have the scale; return whether none failed.
+
+    With `keep` the table goes to data/results/rehearsal.csv, in place of the chapter's
+    earlier rows.
+
+    Raises ValueError for a chapter or a scale that is not there.
+    """
+    one_of("the scale", scale, ["smoke", "laptop", "paper"])
+    allowed = [n for n in parameters.chapters() if _computes(n, scale)]
+    chosen = allowed if chapter is None else [chapter]
+    for name in chosen:
+        one_of(f"the chapter to rehearse at {scale} scale", name, allowed)
+    tables = []
+    for name in chosen:
+        start = time.perf_counter()
+        found = rehearse(planned(name, scale), SIZES.get(name, SIZES[""]))
+        table = cost.table(found)
+        table.insert(0, "chapter", name)
+        took = progress.duration(time.perf_counter() - start)
+        _show(table, f"{name} at {scale} scale: {len(found.ledgers)} kinds in {took}")
+        for key, error in found.errors.items():
+            print(f"failed: {key.partition('{')[0]}: {error}\n  {key}")
+        if keep:
+            _keep(table, scale, found.tiny)
+        tables.append(table)
+    together = pd.concat(tables)
+    print(cost.RULE)
+    if len(chosen) > 1:
+        sums = together.groupby("chapter", sort=False)[SUMMED].sum()
+        _show(sums.reset_index(names="stage"), "all chapters")
+    return not together["error"].any()
+
+
+def read(path: Path = PATH) -> pd.DataFrame:
+    """Return the committed table, a row for each stage, network and data set."""
+    empty = {"seconds a step": [""]}  # of stages that train nothing
+    return pd.read_csv(path, keep_default_na=False, na_values=empty)
+
+
+def _computes(chapter: str, scale: str) -> bool:
+    """Say whether the chapter has the scale and results of its own to compute."""
+    known = scale in parameters.scales(chapter)
+    return known and "seeds" in parameters.of(chapter)
+
+
+def _show(table: pd.DataFrame, title: str) -> None:
+    table = table.drop(columns=["chapter", "error"], errors="ignore")
+    drawn = Table(*table.columns, title=title)
+    total = {name: table[name].sum() for name in SUMMED}
+    for row in [*table.to_dict("records"), {"stage": "total", **total}]:
+        row["stage"] = ".".join(row["stage"].split(".")[-2:])
+        cells = [_cell(row.get(n, ""), FORMATS.get(n, "")) for n in table.columns]
+        drawn.add_row(*cells)
+    terminal.console().print(drawn)
+
+
+def _cell(value, form: str) -> str:
+    if isinstance(value, str):
+        return value
+    return "" if pd.isna(value) else format(value, form)
+
+
+def _keep(table: pd.DataFrame, scale: str, tiny: list[str], path: Path = PATH) -> None:
+    here = runs.surroundings()
+    marks = {k: here[k] for k in ("finished", "device", "versions", "peak_mb")}
+    table = table.assign(scale=scale, tiny=" ".join(tiny), rule=cost.RULE, **marks)
+    if path.is_file():
+        before = read(path)
+        own = before["chapter"].isin(table["chapter"]) & (before["scale"] == scale)
+        table = pd.concat([before[~own], table])
+    order = {name: place for place, name in enumerate(parameters.chapters())}
+    table = table.sort_values("chapter", key=lambda c: c.map(order), kind="stable")
+    table.to_csv(path, index=False, lineterminator="\n", float_format="%.6g")

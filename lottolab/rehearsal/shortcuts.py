@@ -1,0 +1,302 @@
+"""Run stages with the first steps of everything long, and count the work of the whole.
+
+Inside `measuring` a training takes its first few steps and then passes over its other
+epochs; a function that gives a row an image computes its first few rows and repeats
+them. The results are worth nothing, but each operation has run once, on the network and
+on images of full size, and a ledger says what all of it would have been.
+"""
+
+import copy
+import functools
+import importlib
+import time
+import weakref
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from itertools import islice
+from types import SimpleNamespace
+from unittest.mock import patch
+
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import flop_registry
+
+from lottolab import runs, store
+
+# Functions of (model, images, …) that return a row an image; each image costs the same.
+BY_ROW = (
+    "predict.logits",
+    "mia_pruning.samia.sensitivity",
+    "modelguard.queries.perturbed",
+)
+PRIVATE = "mia_pruning.dp"  # the one training with a loop of its own
+
+
+@dataclass
+class Work:
+    """Floating-point operations (a multiply-add is two), operations asked of torch, and
+    seconds on this machine."""
+
+    flop: float = 0.0
+    calls: float = 0.0
+    seconds: float = 0.0
+
+    def add(self, other: "Work", times: float = 1.0) -> None:
+        self.flop += times * other.flop
+        self.calls += times * other.calls
+        self.seconds += times * other.seconds
+
+
+@dataclass
+class Ledger:
+    """What one run of a stage did, or would have done, without the stages it asked.
+
+    trained: images that trainings saw. training: the work on them. rows: the work of
+    functions that give a row an image. rest: all other work, done in full. asked: the
+    stages that it asked for, with their arguments. held, parameters: of the largest
+    network that was trained, the bytes an image that wait for backward passes, and how
+    many weights it has. weights, values: bytes on disk.
+    """
+
+    stage: Callable
+    arguments: dict
+    trained: float = 0.0
+    training: Work = field(default_factory=Work)
+    rows: Work = field(default_factory=Work)
+    rest: Work = field(default_factory=Work)
+    asked: list[tuple[Callable, dict]] = field(default_factory=list)
+    held: float = 0.0
+    parameters: int = 0
+    weights: int = 0
+    values: int = 0
+    elsewhere: Work = field(default_factory=Work)  # work that is not the rest
+
+
+class Counter(TorchDispatchMode):
+    """Count calls, and their operations by the formulas of torch's own counter."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.flop = self.calls = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        found = func(*args, **kwargs)
+        self.calls += 1
+        if rule := flop_registry.get(func._overloadpacket):
+            self.flop += rule(*args, **kwargs, out_val=found)
+        return found
+
+    def now(self) -> Work:
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()  # what was asked for may not be done yet
+        return Work(self.flop, self.calls, time.perf_counter())
+
+    def since(self, start: Work) -> Work:
+        work = self.now()
+        work.add(start, -1)
+        return work
+
+
+class Held:
+    """Within the block, know the most bytes that were kept for backward passes at once.
+
+    A storage counts once however often it is kept, and parameters do not count.
+    """
+
+    def __init__(self) -> None:
+        self.now = self.most = 0
+        self.kept: dict[int, int] = {}  # how often each storage is kept
+        self.hooks = torch.autograd.graph.saved_tensors_hooks(self._pack, self._unpack)
+
+    def __enter__(self) -> "Held":
+        self.hooks.__enter__()
+        return self
+
+    def __exit__(self, *error) -> None:
+        self.hooks.__exit__(*error)
+
+    def _pack(self, tensor: torch.Tensor):
+        if isinstance(tensor, torch.nn.Parameter):
+            return tensor
+        storage = tensor.untyped_storage()
+        place, size = storage.data_ptr(), storage.nbytes()
+        if not self.kept.get(place):
+            self.now += size
+            self.most = max(self.most, self.now)
+        self.kept[place] = self.kept.get(place, 0) + 1
+        box = _Box(tensor)
+        weakref.finalize(box, self._release, place, size)
+        return box
+
+    def _unpack(self, box) -> torch.Tensor:
+        return box.tensor if isinstance(box, _Box) else box
+
+    def _release(self, place: int, size: int) -> None:
+        self.kept[place] -= 1
+        if not self.kept[place]:
+            self.now -= size
+
+
+class _Box:
+    def __init__(self, tensor: torch.Tensor) -> None:
+        self.tensor = tensor
+
+
+class Meter:
+    """Hold the counter, the ledgers and the stages that are running."""
+
+    def __init__(self, steps: int, rows: int) -> None:
+        self.steps, self.few = steps, rows
+        self.counter, self.ledgers, self.saved = Counter(), [], set()
+        self.running: list[Ledger] = [Ledger(measuring, {})]  # for work outside stages
+
+    @property
+    def ledger(self) -> Ledger:
+        return self.running[-1]
+
+
+@contextmanager
+def measuring(steps: int, rows: int) -> Iterator[list[Ledger]]:
+    """Within the block, take `steps` steps of each training and `rows` rows.
+
+    Returns the list to which each stage that is computed adds its ledger.
+    """
+    meter = Meter(steps, rows)
+    changes = {
+        "runs._obtain": _asking,
+        "runs._compute": _computing,
+        "train._epoch": _first_steps,
+        "train._save": _first_checkpoint,
+        f"{PRIVATE}._step": _first_private_steps,
+    } | dict.fromkeys(BY_ROW, _first_rows)
+    with ExitStack() as stack:
+        for path, change in changes.items():
+            module, _, name = f"lottolab.{path}".rpartition(".")
+            owner = importlib.import_module(module)
+            original = getattr(owner, name)
+            # With its name and source kept, the fingerprints stay what they are.
+            short = functools.wraps(original)(change(meter, original))
+            stack.enter_context(patch.object(owner, name, short))
+        stack.enter_context(meter.counter)
+        yield meter.ledgers
+
+
+def _asking(meter: Meter, original: Callable) -> Callable:
+    def obtain(stage, given):
+        meter.ledger.asked.append((stage, runs.arguments(stage, given)))
+        return original(stage, given)
+
+    return obtain
+
+
+def _computing(meter: Meter, original: Callable) -> Callable:
+    def compute(stage, full, folder):
+        ledger, start = Ledger(stage, full), meter.counter.now()
+        meter.running.append(ledger)
+        try:
+            result = original(stage, full, folder)
+        finally:
+            meter.running.pop()
+            whole = meter.counter.since(start)
+            meter.ledger.elsewhere.add(whole)
+        ledger.rest.add(whole)
+        ledger.rest.add(ledger.elsewhere, -1)
+        for file in store.read_record(folder)["files"].values():
+            size = (folder / file["file"]).stat().st_size
+            if file["kind"] == "state":
+                ledger.weights += size
+            else:
+                ledger.values += size
+        meter.ledgers.append(ledger)
+        return result
+
+    return compute
+
+
+def _first_steps(meter: Meter, original: Callable) -> Callable:
+    def epoch(model, optimiser, batches, number, loss, masks, after_step, precision):
+        gains = getattr(model, "gains", [])  # the Min-Max game notes one a step
+        known = vars(optimiser).get("rehearsed")
+        if known is None:
+            known = optimiser.rehearsed = SimpleNamespace(noted=len(gains))
+            stamps = [meter.counter.now()]
+
+            def stamp(model, step):
+                if after_step:
+                    after_step(model, step)
+                stamps.append(meter.counter.now())
+
+            short = copy.copy(batches)
+            short.steps = min(meter.steps, batches.steps)
+            short.epoch = lambda number: islice(batches.epoch(number), short.steps)
+            start = meter.counter.now()
+            with Held() as held:
+                known.mean = original(
+                    model, optimiser, short, number, loss, masks, stamp, precision
+                )
+            meter.ledger.elsewhere.add(meter.counter.since(start))
+            each = held.most / batches.recipe.batch
+            meter.ledger.held = max(meter.ledger.held, each)
+            count = sum(p.numel() for p in model.parameters())
+            meter.ledger.parameters = max(meter.ledger.parameters, count)
+            known.step = stamps[-1]  # the last one, when all is warm
+            known.step.add(stamps[-2], -1)
+        known.noted += batches.steps
+        gains.extend(gains[-1:] * (known.noted - len(gains)))
+        images = len(batches.images)
+        meter.ledger.trained += images
+        meter.ledger.training.add(known.step, images / batches.recipe.batch)
+        return known.mean
+
+    return epoch
+
+
+def _first_checkpoint(meter: Meter, original: Callable) -> Callable:
+    def save(folder, model, optimiser, rows, rewind):
+        shape = type(model), sum(p.numel() for p in model.parameters())
+        if shape not in meter.saved:  # one of each network shows that it can be done
+            meter.saved.add(shape)
+            original(folder, model, optimiser, rows, rewind)
+
+    return save
+
+
+def _first_private_steps(meter: Meter, original: Callable) -> Callable:
+    def step(optimiser, gradients, trained, kept, x, y, chunk):
+        if not len(x):
+            return original(optimiser, gradients, trained, kept, x, y, chunk)
+        done = vars(optimiser).setdefault("rehearsed", [])
+        if len(done) < meter.steps:
+            few, start = slice(meter.few), meter.counter.now()
+            given = x[few], y[few], chunk
+            losses = original(optimiser, gradients, trained, kept, *given)
+            work, share = meter.counter.since(start), 1 / len(x[few])
+            meter.ledger.elsewhere.add(work)
+            done.append((torch.cat(losses).mean(), work, share))
+        mean, work, share = done[-1]
+        meter.ledger.trained += len(x)
+        meter.ledger.training.add(work, share * len(x))
+        return [mean.expand(len(x))]
+
+    return step
+
+
+def _first_rows(meter: Meter, original: Callable) -> Callable:
+    def rows(model, images, *given, **options):
+        count, start = len(images), meter.counter.now()
+        found = original(model, images[: meter.few], *given, **options)
+        work = meter.counter.since(start)
+        meter.ledger.elsewhere.add(work)
+        meter.ledger.rows.add(work, count / max(1, len(found)))
+        if count <= meter.few:
+            return found
+        found = found[torch.arange(count) % meter.few]
+        if not found.is_floating_point():
+            return found
+        # No two alike: attacks on equal rows would only divide by zero.
+        generator = torch.Generator().manual_seed(count)
+        return found + 0.1 * torch.randn(found.shape, generator=generator)
+
+    return rows
