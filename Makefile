@@ -2,7 +2,7 @@
 PYTHON ?= python3
 SCALE ?= smoke
 
-.PHONY: book test test-full render edition
+.PHONY: book test test-full render edition labs
 book:
 	@$(PYTHON) -m lottolab book --scale $(SCALE)
 test:
@@ -13,3 +13,5 @@ render:
 	@$(PYTHON) -m lottolab render
 edition:
 	@$(PYTHON) -m lottolab edition
+labs:
+	@$(PYTHON) -m lottolab labs build
