@@ -10,6 +10,9 @@ The attacks: `queries` asks, `averaging` asks several times, `extraction` trains
 substitute on the answers, `bayes` and `restorer` undo a known defence first, `adaptive`
 has losses for what ModelGuard-S gives away, and `measures` says what an attack
 achieves. `experiments` has the chapter's stages, `figures` its figures.
+
+`service` puts a network and a defence behind HTTP, for `client` to ask: `worker`
+answers in batches, `state` is what must not be forgotten, `meters` counts.
 """
 
 from lottolab.modelguard.bayes import recover_partial_bayes

@@ -1,13 +1,17 @@
 """`lottolab ownership …`: sign and check networks of your own, as safetensors files."""
 
+import hashlib
+import secrets
 from pathlib import Path
 from typing import Annotated
 
 import typer
+from torch import Tensor
 
-from lottolab import models
+from lottolab import checkpoint, models
 from lottolab.ownership import alignment, signature
 from lottolab.ownership.key import SignatureKey
+from lottolab.ownership.key import commit as bind
 
 app = typer.Typer(
     help="Sign a sparse network and verify whose it is.", no_args_is_help=True
@@ -29,13 +33,16 @@ def embed(
 
     A weight that is moved to an empty place gets the size of an average weight of its
     layer, with a random sign. The key holds a new secret: keep it to yourself.
+    A network without convolutions is signed in a linear layer.
     """
     for path in (output, key):
         if path.exists():
             raise ValueError(f"{path} exists; name another file or remove it")
-    state = models.load_state(network)
-    signed, owner = signature.embed_weights(state, text, ecc=ecc, layer=layer)
-    models.save(signed, output)
+    state, texts = models.load_state(network), checkpoint.header(network)
+    kernels = _kernels(state, layer)
+    signed, owner = signature.embed_weights(kernels, text, ecc=ecc, layer=layer)
+    signed = {name: weight.view_as(state[name]) for name, weight in signed.items()}
+    checkpoint.write(signed, output, texts)
     owner.save(key)
     typer.echo(f"{output}: signed in {owner.layer}; train it again before release")
 
@@ -44,9 +51,30 @@ def embed(
 def calibrate(network: Network, key: KeyFile) -> None:
     """Set the key's threshold by the trained, signed network; rewrites the key."""
     owner = SignatureKey.load(key)
-    owner = signature.calibrate(models.load_state(network), owner)
+    state = _kernels(models.load_state(network), owner.layer)
+    owner = signature.calibrate(state, owner)
     owner.save(key)
     typer.echo(f"{key}: threshold {owner.threshold:.3g} of a channel's largest weight")
+
+
+@app.command()
+def commit(
+    key: KeyFile,
+    text: Annotated[str, typer.Option(help="what was written")],
+    nonce: Annotated[
+        str | None, typer.Option(help="to check a hash; else a new one")
+    ] = None,
+) -> None:
+    """Print a hash to publish with a date, before the network is released.
+
+    It binds you to key and text and tells nothing of them. Whoever is to check it needs
+    the key, the text and the nonce.
+    """
+    owner, nonce = SignatureKey.load(key), nonce or secrets.token_hex(16)
+    if hashlib.sha256(text.encode()).hexdigest() != owner.digest:
+        raise ValueError(f"{key} was not made for the text {text!r}")
+    typer.echo(f"publish {bind(owner, text, nonce=nonce)}")
+    typer.echo(f"keep nonce {nonce}")
 
 
 @app.command()
@@ -64,7 +92,7 @@ def verify(
     valid only if it was fixed before the key's secret was drawn.
     """
     owner = SignatureKey.load(key)
-    state = models.load_state(network)
+    state = _kernels(models.load_state(network), owner.layer)
     twin = models.load_state(reference) if reference else None
     found = signature.verify(state, owner, claim=claim, reference=twin)
     typer.echo(
@@ -90,3 +118,12 @@ def align(
     suspect, ours = models.load_state(network), models.load_state(reference)
     models.save(alignment.align(suspect, ours), output)
     typer.echo(f"{output}: in the order of {reference}")
+
+
+def _kernels(state: dict[str, Tensor], layer: str | None) -> dict[str, Tensor]:
+    """Give linear weights a kernel of 1×1 where no convolution is to be signed."""
+    chosen = [layer] if layer in state else list(state)
+    if any(state[name].ndim == 4 for name in chosen):
+        return state
+    linear = {name: state[name] for name in chosen if state[name].ndim == 2}
+    return state | {name: w[:, :, None, None] for name, w in linear.items()}

@@ -1,0 +1,254 @@
+"""Put a classifier and its defence behind HTTP: `POST /predict`, bytes in, bytes out.
+
+A request's body is images, uint8 C×H×W one after the other; the answer's, a row of
+float32 (little endian) an image. Nothing is parsed, so nothing is rounded: answers are
+those of the defence, bit by bit. `GET /model` says the shapes, `/health` whether it
+answers, `/metrics` how much (Prometheus), `/openapi.json` all of this for programs.
+"""
+
+import asyncio
+import inspect
+import socket
+import sqlite3
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import numpy as np
+import prometheus_client as prometheus
+import torch
+import uvicorn
+from fastapi import FastAPI, HTTPException, Request, Response
+from pydantic import BaseModel
+from starlette.requests import ClientDisconnect
+from torch import Tensor
+
+from lottolab.checks import one_of, require, whole
+from lottolab.modelguard.experiments import services
+from lottolab.modelguard.meters import Meters
+from lottolab.modelguard.queries import Defence, Service
+from lottolab.modelguard.state import State
+from lottolab.modelguard.worker import Busy, Worker
+
+BYTES = "application/octet-stream"
+RETRY = {"Retry-After": "1"}  # seconds
+NAMES = {name.lower().replace(" ", "-"): name for name in services.DEFENCES}
+MISSING = {
+    "mad": "the thief's surrogate, a second network",
+    "am": "a second network that was trained to be wrong",
+    "warm-modelguard-s": "its owner's training images",
+}
+
+
+class Problem(BaseModel):
+    """Why there is no answer."""
+
+    detail: str
+
+
+class Health(BaseModel):
+    """Whether requests are answered."""
+
+    status: str
+
+
+class Model(BaseModel):
+    """What to ask, and what comes back."""
+
+    channels: int
+    height: int
+    width: int
+    classes: int
+    most_images: int
+
+
+def defence(name: str, given: dict, classes: int) -> Defence:
+    """Make a defence for the service by its name and options.
+
+    Raises:
+        ValueError: no such defence, an option that it does not have or lacks or that is
+            out of range, or one that needs more than a network and numbers.
+    """
+    one_of("the defence", name, NAMES)
+    if name in MISSING:
+        raise ValueError(
+            f"the defence {name} needs {MISSING[name]}, which the network's file does "
+            "not hold; serve it from Python by lottolab.modelguard.service.app"
+        )
+    make = services.DEFENCES[NAMES[name]]
+    wanted = [n for n in inspect.signature(make).parameters if n != "num_classes"]
+    takes = f"{name} takes {' and '.join('--' + n for n in wanted) or 'no options'}"
+    odd = sorted(given.keys() ^ set(wanted))
+    require(not odd, takes, " ".join(f"--{n} {v}" for n, v in given.items()) or "none")
+    return services.build({"name": NAMES[name]} | given, parts={"classes": classes})
+
+
+def app(
+    service: Service,
+    shape: tuple[int, int, int],
+    classes: int,
+    *,
+    state: State | None = None,
+    most: int = 64,
+    limit: int = 512,
+    patience: float = 10.0,
+) -> FastAPI:
+    """Return the application; its thread starts and ends with the server.
+
+    Args:
+        service: the network with its defence, which from now on belongs to the thread.
+        shape: of an image, C×H×W. classes: of an answer.
+        state: where centroids and admissions go.
+        most: images a request. limit: images that may wait; more is answered by 503.
+        patience: seconds that a request may take to come.
+
+    Raises:
+        ValueError: a number is out of range.
+    """
+    whole("most", most, 1)
+    whole("limit", limit, most)
+    require(patience > 0, "patience must be > 0", patience)
+    meters = Meters(service)
+    size = int(np.prod(shape))
+
+    @asynccontextmanager
+    async def lifespan(api: FastAPI) -> AsyncIterator[None]:
+        api.state.worker = Worker(
+            service, state, limit=limit, seen=meters.batches.observe
+        )
+        meters.waiting.set_function(lambda: api.state.worker.waiting)
+        yield
+        api.state.worker.stop()
+
+    api = FastAPI(
+        title="A defended classifier",
+        version="1",
+        description=__doc__,
+        lifespan=lifespan,
+        docs_url=None,  # these pages load scripts from elsewhere
+        redoc_url=None,
+    )
+
+    @api.post("/predict", **_documented(size, most))
+    async def predict(request: Request) -> Response:
+        """Answer images by a row of probabilities each, in their order."""
+        start, code = time.perf_counter(), 500
+        try:
+            images = await _images(request, shape, most, patience)
+            answers = await _answers(api.state.worker, images)
+            code = 200
+        except HTTPException as problem:
+            code = problem.status_code
+            raise
+        finally:
+            meters.requests.labels(code).inc()
+            meters.seconds.observe(time.perf_counter() - start)
+        content = answers.numpy().astype("<f4").tobytes()
+        return Response(content, media_type=BYTES)
+
+    @api.get("/model")
+    async def model() -> Model:
+        """Say what an image and an answer are."""
+        channels, height, width = shape
+        sizes = {"channels": channels, "height": height, "width": width}
+        return Model(**sizes, classes=classes, most_images=most)
+
+    @api.get("/health", responses={503: {"model": Health}})
+    async def health(response: Response) -> Health:
+        """Say whether requests are answered."""
+        alive = api.state.worker.alive
+        response.status_code = 200 if alive else 503
+        return Health(status="ok" if alive else "the worker has ended")
+
+    text = {"text/plain": {"schema": {"type": "string"}}}
+
+    @api.get("/metrics", response_class=Response, responses={200: {"content": text}})
+    async def metrics() -> Response:
+        """Count requests, images and seconds, in Prometheus' text format."""
+        content = prometheus.generate_latest(meters.registry)
+        return Response(content, media_type=prometheus.CONTENT_TYPE_PLAIN_0_0_4)
+
+    return api
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """Return a socket that listens on an address; port 0 is a free one.
+
+    Raises:
+        RuntimeError: the address is taken or not this machine's.
+    """
+    require(0 <= port < 65536, "port must be in [0, 65535]", port)
+    # Named TCP, or asyncio would not turn Nagle's delay of 40 ms off.
+    kind = {"type": socket.SOCK_STREAM, "proto": socket.IPPROTO_TCP}
+    try:
+        *made, _, address = socket.getaddrinfo(host, port, **kind)[0]
+        bound = socket.socket(*made)
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        bound.bind(address)
+        bound.listen()  # who is told the address may connect, and wait
+        return bound
+    except OSError as error:
+        said = f"{host}:{port} cannot be used ({error.strerror or error})"
+        raise RuntimeError(f"{said}; choose another --port or --host") from error
+
+
+def run(api: FastAPI, bound: socket.socket) -> None:
+    """Serve until SIGINT or SIGTERM; what has been admitted is answered first."""
+    config = uvicorn.Config(api, log_level="warning", timeout_graceful_shutdown=10)
+    uvicorn.Server(config).run(sockets=[bound])
+
+
+async def _images(
+    request: Request, shape: tuple[int, ...], most: int, patience: float
+) -> Tensor:
+    """Read the body, as far as it may go, as uint8 N×C×H×W."""
+    size = int(np.prod(shape))
+    given = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    _refuse(given != BYTES, 415, f"the body must be {BYTES}")
+    told = int(request.headers.get("content-length", 0))
+    large = f"the body must hold at most {most} images of {size} bytes"
+    _refuse(told > most * size, 413, large)
+    body = bytearray()
+    try:
+        async with asyncio.timeout(patience):
+            async for part in request.stream():
+                body += part
+                _refuse(len(body) > most * size, 413, large)
+    except TimeoutError:
+        _refuse(True, 408, f"the body must come within {patience:g} s")
+    except ClientDisconnect:
+        _refuse(True, 400, "the body ended early")
+    what = f"the body must be images of {size} bytes each ({'×'.join(map(str, shape))})"
+    _refuse(not body or len(body) % size, 400, f"{what}, got {len(body)} bytes")
+    return torch.frombuffer(body, dtype=torch.uint8).view(-1, *shape)
+
+
+async def _answers(worker: Worker, images: Tensor) -> Tensor:
+    try:
+        return await asyncio.wrap_future(worker.submit(images))
+    except Busy:
+        detail = "too many images are waiting"
+    except sqlite3.Error:
+        detail = "the answer cannot be made durable"
+    raise HTTPException(503, detail, RETRY)
+
+
+def _refuse(refused: bool, code: int, detail: str) -> None:
+    if refused:
+        raise HTTPException(code, detail)
+
+
+def _documented(size: int, most: int) -> dict:
+    """Return what the OpenAPI page says of a request's body and its answers."""
+    body = {"type": "string", "format": "binary"}
+    body |= {"minLength": size, "maxLength": size * most}
+    answer = {"schema": {"type": "string", "format": "binary"}}
+    wait = {"description": "seconds to wait", "schema": {"type": "string"}}
+    refused = {code: {"model": Problem} for code in (400, 408, 413, 415)}
+    busy = {"model": Problem, "headers": {"Retry-After": wait}}
+    request = {"required": True, "content": {BYTES: {"schema": body}}}
+    return {
+        "response_class": Response,
+        "responses": {200: {"content": {BYTES: answer}}, **refused, 503: busy},
+        "openapi_extra": {"requestBody": request},
+    }

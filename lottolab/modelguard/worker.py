@@ -1,0 +1,124 @@
+"""Answer the requests of many clients in one thread, in batches, in their order."""
+
+import itertools
+import queue
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future
+
+import torch
+from torch import Tensor
+
+from lottolab import predict
+from lottolab.checks import require, whole
+from lottolab.modelguard.queries import Service
+from lottolab.modelguard.state import State
+
+BATCH = 256  # images at most that are answered together
+
+
+class Busy(Exception):
+    """No more images are admitted for now."""
+
+
+class Worker:
+    """Own a service and its state, and answer what is submitted.
+
+    While a batch is answered, the requests that come in make up the next one: they
+    share one call of the defence and one wait for the disk. Each image goes through the
+    network alone, because a network's float32 results depend on the size of its batch;
+    so nobody's answer depends on who asks beside him.
+
+    limit: images that may wait or be answered at a time. seen: is told the number of
+    images of each batch.
+    """
+
+    def __init__(
+        self,
+        service: Service,
+        state: State | None = None,
+        *,
+        limit: int = 512,
+        seen: Callable[[int], None] | None = None,
+    ) -> None:
+        whole("limit", limit, 1)
+        self.service, self.state, self.limit = service, state, limit
+        self.seen = seen or (lambda count: None)
+        self.waiting = 0
+        self._lock, self._queue = threading.Lock(), queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    def submit(self, images: Tensor) -> Future:
+        """Admit a request; the future gives its answers, float32 N×classes.
+
+        Args:
+            images: uint8 N×C×H×W, as the network takes them.
+
+        Raises:
+            Busy: too many images are waiting, or the thread has ended.
+        """
+        require(
+            len(images) <= self.limit, f"images must be <= {self.limit}", len(images)
+        )
+        future = Future()
+        future.set_running_or_notify_cancel()  # nobody who hangs up can cancel it
+        with self._lock:  # so that the queue is in the order of admission
+            if self.waiting + len(images) > self.limit or not self.alive:
+                raise Busy
+            self.waiting += len(images)
+            self._queue.put((images, future))
+        return future
+
+    @property
+    def alive(self) -> bool:
+        """Does the thread still answer?"""
+        return self._thread.is_alive()
+
+    def stop(self) -> None:
+        """Answer what has been admitted, then end the thread."""
+        self._queue.put(None)
+        self._thread.join()
+
+    def _run(self) -> None:
+        torch.set_num_threads(1)  # holds for this thread alone
+        while (first := self._queue.get()) is not None:
+            batch, count = [first], len(first[0])
+            while count < BATCH and not self._queue.empty():
+                following = self._queue.get()
+                if following is None:
+                    self._queue.put(None)
+                    break
+                batch.append(following)
+                count += len(following[0])
+            self._answer([images for images, _ in batch], [f for _, f in batch])
+
+    def _answer(self, requests: list[Tensor], futures: list[Future]) -> None:
+        images, failed = torch.cat(requests), None
+        try:
+            answers = guarded(self.service, images)
+            if self.state:
+                self.state.keep(self.service.defence, requests)
+            self.service.asked += len(images)
+            self.seen(len(images))
+        except Exception as error:
+            failed = error
+        with self._lock:  # whoever has his answer may ask again
+            self.waiting -= len(images)
+        ends = itertools.accumulate(len(x) for x in requests)
+        for end, x, future in zip(ends, requests, futures, strict=True):
+            if failed:
+                future.set_exception(failed)
+            else:
+                future.set_result(answers[end - len(x) : end])
+
+
+@torch.no_grad()
+def guarded(service: Service, images: Tensor) -> Tensor:
+    """Answer as `service` does, but with each image alone in the network: N×classes."""
+    alone = [
+        predict.logits(service.model, x, service.mean_std).softmax(1)
+        for x in images.split(1)
+    ]
+    clean = torch.cat(alone)
+    return service.defence(clean, images) if service.defence else clean

@@ -1,0 +1,207 @@
+"""Sweep a chapter over a grid of parameters: one tidy table, one figure.
+
+A point of the grid is one run of the chapter, with a notebook and results of its own,
+or one run of a stage.
+"""
+
+import functools
+import hashlib
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import pandas as pd
+import seaborn as sns
+from matplotlib.figure import Figure
+
+from lottolab import (
+    execute,
+    grids,
+    jobs,
+    parameters,
+    plots,
+    points,
+    progress,
+    results,
+    stages,
+)
+from lottolab.checks import one_of
+
+PREFIX = "p_"  # of the columns that hold the point's parameters
+PANELS = 6
+
+
+def sweep(
+    chapter: str,
+    scale: str,
+    given: list[str],
+    folder: Path,
+    *,
+    stage: str | None = None,
+    scheduler: str | None = None,
+    gpus: int = 0,
+    metric: str | None = None,
+) -> int:
+    """Run what is missing of a grid; leave `table.csv` and `figure.png` in `folder`.
+
+    The table holds the chapter's rows of each point, in the grid's order, after the
+    point's parameters (`p_…`); a point that failed is one row with its `error`. Returns
+    how many failed.
+
+    Args:
+        given: `NAME=VALUES`, see `grids.read`.
+        stage: of the chapter, whose arguments are swept instead, see `stages.find`.
+        scheduler, gpus: of a Dask cluster, see `points.run`.
+        metric: what the figure shows, by default what most rows measure.
+
+    Raises:
+        ValueError: the chapter, the scale, a parameter or a value is not allowed;
+            nothing has run.
+        RuntimeError: the scheduler cannot be reached.
+    """
+    if stage is None:
+        made, salt = grids.of_chapter(chapter, scale, given), _code(chapter)
+        call = functools.partial(run_point, chapter, scale)
+    else:
+        made, call, salt = _grid_of_stage(chapter, scale, stage, given)
+    named = {_name(salt, scale, point): point for point in made}
+    ended = _finish(call, chapter, scale, named, folder, scheduler, gpus)
+    table = pd.concat([_rows(chapter, scale, folder, n, ended[n]) for n in named])
+    _write(table, folder / "table.csv")
+    if "metric" in table and table["metric"].notna().any():
+        draw(table, made, metric).savefig(folder / "figure.png")
+        plt.close("all")
+    return sum(bool(record["error"]) for record in ended.values())
+
+
+def run_point(
+    chapter: str, scale: str, point: dict, folder: Path, *, environment: dict
+) -> None:
+    """Run the chapter with the point's parameters into its folder."""
+    for key in [k for k in os.environ if k.startswith("LOTTOLAB_")]:
+        del os.environ[key]  # a worker outlives the sweep that started it
+    os.environ.update(environment)
+    execute.execute(chapter, scale, point, folder)
+
+
+def draw(table: pd.DataFrame, grid_of: list[dict], metric: str | None = None) -> Figure:
+    """Draw one metric against the parameter with the most values, a panel an arm.
+
+    Lines are the values of the others, but for seeds and what has one value. Each point
+    is the mean of all rows that are there, with its 95 % interval.
+
+    Raises ValueError for a metric that no row has.
+    """
+    plots.style()
+    there = table[table["metric"].notna()]
+    metric = metric or there["metric"].mode()[0]
+    one_of("metric", metric, there["metric"].unique())
+    counts = {n: len({_cell(point[n]) for point in grid_of}) for n in grid_of[0]}
+    shown = [n for n in counts if counts[n] > 1 and n not in ("seed", "seeds")]
+    names = sorted(shown or counts, key=lambda name: -counts[name])
+    rows = there[there["metric"] == metric].copy()
+    look = {"x": PREFIX + names[0], "y": "value", "kind": "line", "marker": "o"}
+    if len(names) > 1:
+        others = rows[[PREFIX + name for name in names[1:]]].astype(str)
+        look["hue"] = others.agg(", ".join, axis=1).rename(", ".join(names[1:]))
+    if "arm" in rows:
+        rows = rows[rows["arm"].isin(rows["arm"].unique()[:PANELS])]
+        look |= {"col": "arm", "col_wrap": min(3, rows["arm"].nunique())}
+    found = sns.relplot(rows, **look, height=3, seed=0)
+    found.set_axis_labels(names[0], metric).set_titles("{col_name}")
+    return found.figure
+
+
+def _grid_of_stage(
+    chapter: str, scale: str, stage: str, given: list[str]
+) -> tuple[list[dict], Callable, str]:
+    """Return the points of a stage's grid, what runs one, and the stage's name."""
+    texts = grids.read(given)
+    function, base, read = stages.find(chapter, scale, stage, texts)
+    made = grids.product({n: [read[n][1].parse(t) for t in texts[n]] for n in texts})
+    whole = {"function": function, "base": base}
+    whole |= {"places": {name: place for name, (place, _) in read.items()}}
+    call = functools.partial(stages.run_point, chapter, scale, **whole)
+    return made, call, json.dumps(whole, sort_keys=True)
+
+
+def _finish(
+    call: Callable,
+    chapter: str,
+    scale: str,
+    named: dict[str, dict],
+    folder: Path,
+    scheduler: str | None,
+    gpus: int,
+) -> dict[str, dict]:
+    """Run the points that are missing; return the records of all by name."""
+    ended = {n: r for n in named if (r := _ended(chapter, scale, folder, n))}
+    todo = {n: point for n, point in named.items() if n not in ended}
+    print(f"{len(named)} points, {len(ended)} of them are there", flush=True)
+    here = {k: v for k, v in os.environ.items() if k.startswith("LOTTOLAB_")}
+    here["LOTTOLAB_JOBS"] = "1"  # the points are what is side by side
+    side = {"jobs": jobs.processes(), "scheduler": scheduler, "gpus": gpus}
+    with progress.watch(f"sweep of {chapter}"):
+        here |= {progress.FOLDER: os.environ[progress.FOLDER]}
+        call = functools.partial(call, environment=here)
+        for name, record in points.run(call, todo, folder / "points", **side):
+            ended[name] = record
+            said = record["error"] or f"done in {progress.duration(record['seconds'])}"
+            text = f"{len(ended)}/{len(named)} {grids.label(named[name])}: {said}"
+            print(text, flush=True)
+    return ended
+
+
+def _code(chapter: str) -> str:
+    """Return the chapter's code; that of the stages it runs is asked in `_ended`."""
+    notebook = json.loads((parameters.BOOK / f"{chapter}.ipynb").read_text("utf-8"))
+    code = [c["source"] for c in notebook["cells"] if c["cell_type"] == "code"]
+    return json.dumps(code)
+
+
+def _name(salt: str, scale: str, point: dict) -> str:
+    text = json.dumps([salt, scale, point], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def _cell(value):
+    """Write a value into a table: a list's only element, or the list as JSON."""
+    if isinstance(value, list):
+        return value[0] if len(value) == 1 else json.dumps(value)
+    return value
+
+
+def _ended(chapter: str, scale: str, folder: Path, name: str) -> dict | None:
+    """Return the record of a point that ended well, with the code as it is now."""
+    record = points.read(folder / "points" / name)
+    if record is None or record["error"]:
+        return None
+    path = _measured(chapter, scale, folder, name).with_suffix(".stages.csv")
+    if path.exists():
+        stages = pd.read_csv(path, keep_default_na=False, dtype=results.TEXTS)
+        if any(results.current(s) != s["fingerprint"] for _, s in stages.iterrows()):
+            return None
+    return record
+
+
+def _measured(chapter: str, scale: str, folder: Path, name: str) -> Path:
+    return folder / "points" / name / "results" / chapter / f"{scale}.csv"
+
+
+def _rows(
+    chapter: str, scale: str, folder: Path, name: str, record: dict
+) -> pd.DataFrame:
+    own = {PREFIX + key: _cell(value) for key, value in record["point"].items()}
+    path = _measured(chapter, scale, folder, name)
+    if record["error"] or not path.exists():
+        return pd.DataFrame([own | {"error": record["error"]}])
+    table = results.load(path)
+    return pd.concat([pd.DataFrame([own] * len(table)), table], axis=1)
+
+
+def _write(table: pd.DataFrame, path: Path) -> None:
+    new = path.with_name(path.name + ".new")
+    table.to_csv(new, index=False, lineterminator="\n")
+    os.replace(new, path)
