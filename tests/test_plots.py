@@ -5,6 +5,8 @@ import pytest
 
 from lottolab import book, claims, plots
 
+PLACES = (("together", 1), ("ownership", 1), ("ownership", 2))
+VERDICTS = ["refuted", "refuted", "partly"]
 pytestmark = pytest.mark.usefixtures("rendered")
 
 
@@ -21,9 +23,12 @@ def test_verdicts_are_bars_of_their_counts():
     assert sorted(told) == ["1", "2", "3", "4"]
 
 
-def test_every_claim_is_counted_once():
+def test_every_claim_is_counted_once(monkeypatch):
+    known = [claims.Claim(f"{c}-{n}", c, "", "", {}) for c, n in PLACES]
+    card = pd.DataFrame({"claim": [c.id for c in known], "verdict": VERDICTS})
+    monkeypatch.setattr(claims, "load", lambda: known)
+    monkeypatch.setattr(book, "scorecard", lambda scale: card)
     counts = book.verdict_counts("laptop")
-    assert counts.to_numpy().sum() == len(claims.load())
-    assert counts.loc["together"].sum() == sum(
-        claim.chapter == "together" for claim in claims.load()
-    )
+    assert counts.index.tolist() == ["ownership", "together"]
+    assert counts.loc["ownership"].to_dict() == {"partly": 1, "refuted": 1}
+    assert counts.loc["together"].to_dict() == {"partly": 0, "refuted": 1}
