@@ -125,10 +125,9 @@ def caution(scale: str) -> Markdown | None:
     return Markdown(UNTRAINED) if scale == "smoke" else None
 
 
-def verdict_counts(scale: str) -> pd.DataFrame:
-    """Return how many claims of each chapter (row) came to which verdict (column)."""
+def verdict_counts(card: pd.DataFrame) -> pd.DataFrame:
+    """Count a scorecard's claims of each chapter (row) by their verdict (column)."""
     chapter = {claim.id: claim.chapter for claim in claims.load()}
-    card = scorecard(scale)
     counts = pd.crosstab(card["claim"].map(chapter), card["verdict"])
     return counts.loc[[c for c in CHAPTERS if c in counts.index]]
 

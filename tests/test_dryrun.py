@@ -6,7 +6,7 @@ import nbformat
 import numpy as np
 import pandas as pd
 import pytest
-from nbformat import v4
+from chapters import chapter
 
 from lottolab import cli, data, dryrun, execute, parameters, results, runs
 
@@ -34,13 +34,6 @@ COMPUTE = "found = jobs.compute(work)"
 AGAIN = "plan = jobs.plan([(then, dict(x=f['x'] + 1)) for f in found])"
 
 
-def chapter(*cells: str) -> nbformat.NotebookNode:
-    code = [v4.new_code_cell(PARAMETERS, metadata={"tags": ["parameters"]})]
-    code += [v4.new_code_cell(text) for text in (STAGES, *cells)]
-    kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
-    return v4.new_notebook(cells=code, metadata={"kernelspec": kernel})
-
-
 @pytest.fixture
 def book(tmp_path, monkeypatch):
     """Make a book whose chapters plan once, twice and never."""
@@ -48,7 +41,7 @@ def book(tmp_path, monkeypatch):
     folder.mkdir()
     names = {"once": (PLAN, COMPUTE), "twice": (PLAN, COMPUTE, AGAIN, COMPUTE)}
     for name, cells in (names | {"never": ("1 + 1",)}).items():
-        nbformat.write(chapter(*cells), folder / f"{name}.ipynb")
+        nbformat.write(chapter(PARAMETERS, STAGES, *cells), folder / f"{name}.ipynb")
     toc = "format: jb-book\nroot: book/once\nchapters:\n"
     toc += "  - file: book/twice\n  - file: book/never\n"
     (tmp_path / "_toc.yml").write_text(toc)

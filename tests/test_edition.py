@@ -1,5 +1,6 @@
 """All chapters run once; what is finished is left alone, unless anything changed."""
 
+import chapters
 import nbformat
 import pytest
 from nbformat import v4
@@ -21,10 +22,7 @@ def counted(*, x):
 
 def notebook(chapter: str, source: str) -> nbformat.NotebookNode:
     text = 'scale: str = "laptop"  # which\ncount: int = 3  # in [1, 5]'
-    cells = [v4.new_code_cell(text, metadata={"tags": ["parameters"]})]
-    cells.append(v4.new_code_cell(source.format(chapter=chapter)))
-    kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
-    return v4.new_notebook(cells=cells, metadata={"kernelspec": kernel})
+    return chapters.chapter(text, source.format(chapter=chapter))
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 import json
 import os
 
+import chapters
 import nbformat
 import notebooks
 import pytest
@@ -34,17 +35,9 @@ _ = pathlib.Path("cwd.txt").write_text(os.environ["LOTTOLAB_EXPECTED"])"""
 
 
 def chapter(name: str) -> nbformat.NotebookNode:
-    code = v4.new_code_cell
-    cells = [
-        v4.new_markdown_cell(f"# {name}"),
-        code(PARAMETERS, metadata={"tags": ["parameters"]}),
-        v4.new_markdown_cell("It works."),
-        code(WORK),
-        v4.new_markdown_cell("It shows."),
-        code("print(scale, what, count)"),
-    ]
-    kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
-    return v4.new_notebook(cells=cells, metadata={"kernelspec": kernel})
+    works, shows = map(v4.new_markdown_cell, ("It works.", "It shows."))
+    cells = works, WORK, shows, "print(scale, what, count)"
+    return chapters.chapter(PARAMETERS, *cells, title=f"# {name}")
 
 
 @pytest.fixture

@@ -27,8 +27,7 @@ def test_every_claim_is_counted_once(monkeypatch):
     known = [claims.Claim(f"{c}-{n}", c, "", "", {}) for c, n in PLACES]
     card = pd.DataFrame({"claim": [c.id for c in known], "verdict": VERDICTS})
     monkeypatch.setattr(claims, "load", lambda: known)
-    monkeypatch.setattr(book, "scorecard", lambda scale: card)
-    counts = book.verdict_counts("laptop")
+    counts = book.verdict_counts(card)
     assert counts.index.tolist() == ["ownership", "together"]
     assert counts.loc["ownership"].to_dict() == {"partly": 1, "refuted": 1}
     assert counts.loc["together"].to_dict() == {"partly": 0, "refuted": 1}

@@ -9,8 +9,8 @@ import torch
 from lottolab import cli, data, jobs, predict, results, runs, store, tickets, train
 from lottolab.membership.experiments import attacks, families, targets
 from lottolab.rehearsal import arguments, cost, rehearsal, report, shortcuts
+from lottolab.rehearsal.ledger import Counter, Ledger, Work
 from lottolab.rehearsal.plan import planned
-from lottolab.rehearsal.shortcuts import Counter, Ledger, Work
 
 SETTING = {
     "dataset": {"name": "digits", "size": 16},

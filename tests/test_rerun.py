@@ -5,7 +5,8 @@ import re
 
 import pandas as pd
 import pytest
-from nbformat import v4, write
+from chapters import chapter
+from nbformat import write
 
 from lottolab import execute, parameters, rerun, results
 
@@ -32,12 +33,7 @@ def book(tmp_path, monkeypatch):
     (folder / "scales/smoke").mkdir(parents=True)
     (folder / "scales/smoke/first.yaml").write_text("count: 1\n")
     (tmp_path / "_toc.yml").write_text("format: jb-book\nroot: book/first\n")
-    code = [v4.new_code_cell(PARAMETERS, metadata={"tags": ["parameters"]})]
-    code.append(v4.new_code_cell(WORK))
-    kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
-    cells = [v4.new_markdown_cell("# First"), *code]
-    notebook = v4.new_notebook(cells=cells, metadata={"kernelspec": kernel})
-    write(notebook, folder / "first.ipynb")
+    write(chapter(PARAMETERS, WORK, title="# First"), folder / "first.ipynb")
     monkeypatch.setattr(parameters, "BOOK", folder)
     monkeypatch.setattr(execute, "ROOT", tmp_path)
     monkeypatch.setattr(results, "COMMITTED", tmp_path / "data/results")

@@ -16,7 +16,7 @@ import nbformat
 import pandas as pd
 import pytest
 import yaml
-from nbformat import v4
+from chapters import chapter
 
 from lottolab import cli, execute, grids, jobs, parameters, points, results, sweep
 
@@ -221,11 +221,7 @@ CELLS = [
 def book(tmp_path, monkeypatch):
     """Make a book of one chapter."""
     (tmp_path / "book").mkdir()
-    cells = [v4.new_code_cell(text) for text in CELLS]
-    cells[0].metadata["tags"] = ["parameters"]
-    kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
-    page = v4.new_notebook(cells=cells, metadata={"kernelspec": kernel})
-    nbformat.write(page, tmp_path / "book/first.ipynb")
+    nbformat.write(chapter(*CELLS), tmp_path / "book/first.ipynb")
     toc = {"root": "book/intro", "chapters": [{"file": "book/first"}]}
     (tmp_path / "_toc.yml").write_text(yaml.safe_dump(toc))
     monkeypatch.setattr(parameters, "BOOK", tmp_path / "book")

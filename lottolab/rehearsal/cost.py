@@ -11,8 +11,8 @@ import pandas as pd
 
 from lottolab import runs, train
 from lottolab.rehearsal.arguments import find, growth, main
+from lottolab.rehearsal.ledger import Ledger
 from lottolab.rehearsal.rehearsal import Rehearsal
-from lottolab.rehearsal.shortcuts import Ledger
 
 GPU = "NVIDIA A100"
 SUSTAINED = 30e12  # operations a second: a tenth of its peak in bfloat16

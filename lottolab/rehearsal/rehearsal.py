@@ -12,7 +12,7 @@ from unittest.mock import patch
 from lottolab import data, folders, jobs, runs, sources, tickets
 from lottolab.rehearsal import archives, shortcuts
 from lottolab.rehearsal.arguments import kind, shortened, siblings, sparsest, walk
-from lottolab.rehearsal.shortcuts import Ledger
+from lottolab.rehearsal.ledger import Ledger
 
 # How many images a training has, a batch, how many steps it takes, and how many images
 # other functions look at. Small networks are timed on large batches, as they are used;

@@ -13,8 +13,8 @@ from dataclasses import asdict
 import torch
 from torch import Tensor, nn
 
-from lottolab import data, partition, runs, tickets, train
 from lottolab import masks as masking
+from lottolab import runs, tickets, train
 from lottolab.checks import one_of, require
 from lottolab.ensembles import tickets as scratch
 from lottolab.ensembles.experiments import libraries
@@ -26,6 +26,7 @@ from lottolab.modelguard.experiments import services
 from lottolab.modelguard.queries import Service
 from lottolab.ownership import framework, signature
 from lottolab.ownership.experiments import signatures
+from lottolab.together import leaks
 
 DEFENCES = ("signature", "triggers", "pruning", "team")
 PIXELS = torch.zeros(1), torch.ones(1)  # a team normalises its images itself
@@ -59,11 +60,7 @@ def check(
         what = f"text must have at most {longest} bytes, all that {network} holds"
         size = len(owner["text"].encode())
         require(1 <= size <= longest, what, owner["text"])
-    test = setting["sizes"]["test"]
-    source = data.get(setting["dataset"])
-    pool = setting["sizes"]["pool"]
-    given = {"train": pool, "val": 0, "test": test, "holdout": thief["images"]}
-    partition.splits(source, **given, seed=0)
+    leaks.strangers(thief["images"], **setting, seed=seeds[0])
 
 
 def single(defences: list[str], owner: dict, **setting) -> tuple[Callable, dict]:
