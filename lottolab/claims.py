@@ -196,8 +196,9 @@ def _matches(column: pd.Series, wanted: str | float | bool) -> np.ndarray:
     if isinstance(wanted, int | float) and not isinstance(wanted, bool):
         cells = pd.to_numeric(column, errors="coerce").to_numpy(dtype=float)
         return np.isclose(cells, wanted, rtol=1e-9, atol=0)
-    labels = column.map(lambda cell: [part.strip() for part in str(cell).split(";")])
-    return labels.map(lambda parts: str(wanted) in parts).to_numpy(dtype=bool)
+    places, cells = pd.factorize(column, use_na_sentinel=False)
+    labels = ([part.strip() for part in str(cell).split(";")] for cell in cells)
+    return np.array([str(wanted) in parts for parts in labels], dtype=bool)[places]
 
 
 def _decide(test: Criterion, table: pd.DataFrame, claim: str) -> Verdict:

@@ -113,7 +113,7 @@ def get(named: str | dict) -> Dataset:
 
 
 # A process that sweeps over glyph sets must not keep them all.
-@lru_cache(maxsize=8)
+@lru_cache(maxsize=16)
 def _load(name: str, options: tuple[tuple[str, int], ...]) -> Dataset:
     return LOADERS[name](**dict(options))
 

@@ -47,21 +47,19 @@ def compute(work: Work, keep: tuple[str, ...] | None = None) -> list[dict]:
     A stage that needs another one waits for it, so put what is needed first. The runs
     of a stage go together: one after the other, a run and what it needs would leave
     all processes but one waiting. Inside `joblib.parallel_config("dask")` the calls run
-    on that cluster. Of each result only the values named in `keep` come back from the
-    process that computed it, or all.
+    on that cluster. What the store has is read in this process. Of each result only the
+    values named in `keep` come back, or all.
 
     Raises:
         DryRun: this is a dry run, and not all of the work is in the store.
     """
     here = {k: v for k, v in os.environ.items() if k.startswith("LOTTOLAB_")}
+    stored = [not _missing([runs.record(s, **setting)]) for s, setting in work]
     alone = not os.environ.get(progress.FOLDER)
     for stage, setting in work:  # a notebook's functions have their source only here
         runs.current(stage, runs.arguments(stage, setting))
-    count = processes()
-    if os.environ.get(runs.DRY):
-        count = 1  # what the store has is read here: no process is worth its start
-        if left := _missing(runs.record(stage, **setting) for stage, setting in work):
-            raise runs.DryRun(f"{left} of {len(work)} runs are not in the store")
+    if os.environ.get(runs.DRY) and (left := stored.count(False)):
+        raise runs.DryRun(f"{left} of {len(work)} runs are not in the store")
     stages = list(dict.fromkeys(stage for stage, _ in work))
     order = sorted(range(len(work)), key=lambda place: stages.index(work[place][0]))
     with progress.watch("lottolab"):
@@ -72,11 +70,17 @@ def compute(work: Work, keep: tuple[str, ...] | None = None) -> list[dict]:
         with warnings.catch_warnings():
             # A worker that has grown is replaced by a fresh one; nothing is lost.
             warnings.filterwarnings("ignore", "A worker stopped", UserWarning)
-            results = joblib.Parallel(n_jobs=count, batch_size=1)(
-                call(*work[place], here, keep) for place in order
+            results = joblib.Parallel(n_jobs=processes(), batch_size=1)(
+                call(*work[place], here, keep) for place in order if not stored[place]
             )
-    found = dict(zip(order, results, strict=True))
+        found = dict(zip((p for p in order if not stored[p]), results, strict=True))
+        found |= {p: _kept(*work[p], keep) for p in order if stored[p]}
     return [found[place] for place in range(len(work))]
+
+
+def _kept(stage: Callable, setting: dict, keep: tuple[str, ...] | None) -> dict:
+    result = stage(**setting)
+    return result if keep is None else {k: result[k] for k in keep if k in result}
 
 
 def _missing(records: Iterable[dict | None]) -> int:
@@ -98,5 +102,4 @@ def _in_worker(
     for key in [k for k in os.environ if k.startswith("LOTTOLAB_")]:
         del os.environ[key]  # a worker outlives the call that started it
     os.environ.update(environment)
-    result = stage(**setting)
-    return result if keep is None else {k: result[k] for k in keep if k in result}
+    return _kept(stage, setting, keep)

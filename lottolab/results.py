@@ -40,13 +40,25 @@ def row(stage, setting: dict, *, metric: str, value: float, claim="", **columns)
     Raises:
         LookupError: the store has no result of the stage.
     """
+    columns |= {"metric": metric, "value": value}
+    return _row(_source(stage, setting), {"claim": claim} | columns)
+
+
+def _row(source: dict, columns: dict) -> dict:
+    """Put the seed behind the columns, and behind it where the value is from."""
+    columns = dict(columns)
+    seed = columns.pop("seed", source["seed"])
+    return columns | {"seed": seed} | {k: source[k] for k in PROVENANCE}
+
+
+def _source(stage, setting: dict) -> dict:
+    """Return where the measurements on a stage's result are from, and its seed."""
     record = runs.record(stage, **setting)
     if record is None:
         raise LookupError(f"{runs.name(stage)} has no result for {setting}")
-    seed = columns.pop("seed", record["arguments"].get("seed"))
-    row = {"claim": claim, **columns, "metric": metric, "value": value, "seed": seed}
     place = f"{record['stage']}/{runs.place(stage, **setting).name}"
-    return row | {k: record[k] for k in PROVENANCE[:-1]} | {"stage": place}
+    seed = record["arguments"].get("seed")
+    return record | {"seed": seed, "stage": place}
 
 
 def cross(
@@ -89,7 +101,9 @@ def measure(asked: list[Asked]) -> list[dict]:
         found = [{"metric": m, "value": value} for m, value in metrics.items()]
         if "measurements" in outcome:
             found = outcome["measurements"].to_dict("records")
-        rows += [row(stage, given, **columns | more | marks) for marks in found]
+        source = _source(stage, given)
+        shared = {"claim": "", **columns, **more}
+        rows += [_row(source, shared | marks) for marks in found]
     return rows
 
 

@@ -183,9 +183,10 @@ def _obtain(stage: Callable, given: dict) -> dict:
     full = arguments(stage, given)
     folder = place(stage, **given)
     folder.parent.mkdir(parents=True, exist_ok=True)
-    label = f"{name(stage)} " + " ".join(
-        f"{k}={v}" for k, v in full.items() if k in ("seed", "index", "dataset")
-    )
+    told = {k: full[k] for k in ("dataset", "index", "seed") if k in full}
+    if isinstance(told.get("dataset"), dict):
+        told["dataset"] = told["dataset"]["name"]
+    label = " ".join([name(stage), *(f"{k}={v}" for k, v in told.items())])
     outer, asked = _active.get(), time.perf_counter()
     with FileLock(folder.with_suffix(".lock")):
         progress.emit("start", stage=name(stage), label=label)
@@ -259,9 +260,15 @@ def _checksum(full: dict) -> str | None:
     """Return the checksum of the data set that the arguments name, if they name one."""
     if "dataset" not in full:
         return None
+    return _named(json.dumps(full["dataset"], sort_keys=True))
+
+
+@functools.cache
+def _named(dataset: str) -> str:
+    """Return the checksum of a data set, so that a store's reader needs no images."""
     from lottolab import data
 
-    return data.get(full["dataset"]).checksum
+    return data.get(json.loads(dataset)).checksum
 
 
 def surroundings() -> dict:

@@ -92,6 +92,25 @@ def test_only_what_is_kept_comes_back_and_all_is_stored():
     assert jobs.compute([(square, {"x": 3})]) == [{"square": 9}]
 
 
+@pytest.mark.parametrize("keep", [None, ("square",), ("none",)])
+def test_what_the_store_has_needs_no_other_process(home, monkeypatch, keep):
+    asked = [(square, {"x": x}) for x in (3, 1, 2)]
+    expected = [r if keep != ("none",) else {} for r in jobs.compute(asked[::2])]
+    started = []
+
+    def parallel(**_options):
+        return lambda calls: [
+            started.append(given["x"]) or {"square": -1}
+            for _, (_, given, *_), _ in calls
+        ]
+
+    monkeypatch.setattr(jobs.joblib, "Parallel", parallel)
+    first, computed, last = jobs.compute(asked, keep)
+    assert started == [1]
+    assert computed == {"square": -1}
+    assert [first, last] == expected
+
+
 def test_training_side_by_side_gives_the_bytes_of_training_in_turn(home, monkeypatch):
     setting = {
         "dataset": "digits",

@@ -105,7 +105,7 @@ def test_a_stage_is_swept_and_what_is_there_is_not_run_again(edition, capfd):
     assert swept(*words) == 1
     out, err = capfd.readouterr()
     assert "epsilon=2.0 defence.name=long seed=1: ValueError: too much" in out
-    assert "2 points failed" in err
+    assert "points that failed: 2" in err
     folder = edition / "_build/sweeps/modelguard"
     table = pd.read_csv(folder / "table.csv")
     heights = table[table["metric"] == "height"]
