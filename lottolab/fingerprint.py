@@ -3,10 +3,12 @@
 The fingerprint of a function covers its own source and that of every `lottolab`
 function, class and module constant that it reaches by name, however deep. Docstrings,
 comments and layout are left out, and so is the plumbing, which moves results about
-without changing them.
+without changing them, and where things are computed: `here(x)` and `back(x)` of
+`lottolab.device` count as `x`.
 """
 
 import ast
+import copy
 import functools
 import hashlib
 import importlib
@@ -56,6 +58,8 @@ def _reached(node: ast.AST, scope: dict, found: dict[str, str], words: frozenset
     scope = scope | _local_imports(node)
     things = []
     for name, value, home in _named(node, scope):
+        if _only_places(value):
+            continue
         value = inspect.unwrap(value) if callable(value) else value
         if inspect.isfunction(value) or inspect.isclass(value):
             full = f"{value.__module__}.{value.__qualname__}"
@@ -65,7 +69,7 @@ def _reached(node: ast.AST, scope: dict, found: dict[str, str], words: frozenset
         key = f"{home}.{name}"
         assignment = _assignment(home, name) if home else None
         if assignment is not None and key not in found:
-            assignment = _selected(assignment, words)
+            assignment = _unplaced(_selected(assignment, words), vars(_module(home)))
             found[key] = ast.unparse(assignment)
             things += _reached(assignment, vars(_module(home)), found, words)
     return things
@@ -178,7 +182,37 @@ def _definition(thing: Any) -> tuple[ast.AST, str]:
         d for d in node.decorator_list if "stage" not in ast.unparse(d)
     ]
     node = _without_docstrings(node)
+    node = _unplaced(node, vars(_module(thing.__module__)) | _local_imports(node))
     return node, ast.unparse(node)
+
+
+def _unplaced(node: ast.AST, scope: dict[str, Any]) -> ast.AST:
+    """Replace `here(x)` and `back(x)` by `x`, unless the code has its own of a name."""
+
+    class Unplace(ast.NodeTransformer):
+        def visit_Call(self, call: ast.Call) -> ast.AST:
+            self.generic_visit(call)
+            alone = len(call.args) == 1 and not call.keywords
+            alone = alone and not isinstance(call.args[0], ast.Starred)
+            placed = alone and _only_places(_resolve(call.func, known))
+            return call.args[0] if placed else call
+
+    known = {name: value for name, value in scope.items() if name not in _bound(node)}
+    return Unplace().visit(copy.deepcopy(node))
+
+
+def _only_places(value: Any) -> bool:
+    """Say whether `value` is `here` or `back`: it says where, not what."""
+    from lottolab.device import back, here
+
+    return value is here or value is back
+
+
+def _bound(node: ast.AST) -> set[str]:
+    """Return the names that a function takes or assigns; they hide the module's."""
+    names = {part.arg for part in ast.walk(node) if isinstance(part, ast.arg)}
+    parts = (part for part in ast.walk(node) if isinstance(part, ast.Name))
+    return names | {part.id for part in parts if isinstance(part.ctx, ast.Store)}
 
 
 def _without_docstrings(node: ast.AST) -> ast.AST:

@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from lottolab.checks import one_of, require, whole
+from lottolab.device import here
 from lottolab.mobilenet import MobileNetV2
 from lottolab.resnets import conv, resnet18, resnet50, resnet_cifar
 
@@ -159,7 +160,7 @@ def build(
         if seed is not None:
             # Not torch.manual_seed, which would seed the GPUs too.
             torch.default_generator.manual_seed(seed)
-        return _initialise(MODELS[name](**options))
+        return here(_initialise(MODELS[name](**options)))
 
 
 def _initialise(model: nn.Module) -> nn.Module:

@@ -24,6 +24,7 @@ from lottolab import foresight as pruning
 from lottolab import masks as masking
 from lottolab.batches import normalise
 from lottolab.checks import require
+from lottolab.device import here
 
 
 @runs.stage
@@ -125,8 +126,8 @@ def foresight(*, method: str, rate: float, **setting) -> dict:
     model.load_state_dict(start)
     images, labels = parts["train"]
     count = max(128, 10 * parts["classes"])
-    x = normalise(images[:count], *data.normalisation(images))
-    masks = pruning.prune(method, model, x, labels[:count], rate)
+    x = here(normalise(images[:count], *data.normalisation(images)))
+    masks = pruning.prune(method, model, x, here(labels[:count]), rate)
     return retrain(start, masks, **setting)
 
 

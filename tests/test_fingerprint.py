@@ -81,6 +81,50 @@ def test_a_cached_function_counts(print_of):
     assert print_of(leaf=cached + "1\n") != print_of(leaf=cached + "2\n")
 
 
+PLACING = "from lottolab.device import back, here\n"
+
+
+@pytest.mark.parametrize(
+    "leaf",
+    [
+        PLACING + "def leaf(x):\n    return here(x + 1)\n",
+        PLACING + "def leaf(x):\n    return back(here(x) + 1)\n",
+        "from lottolab import device\n\n\n"
+        "def leaf(x):\n    return device.here(x) + 1\n",
+        "from lottolab.device import here as there\n\n\n"
+        "def leaf(x):\n    return there(x) + 1\n",
+        "def leaf(x):\n    from lottolab.device import here\n    return here(x) + 1\n",
+    ],
+    ids=["here", "both", "of the module", "another name", "in the body"],
+)
+def test_where_it_is_computed_does_not_count(print_of, leaf):
+    plain = "def leaf(x):\n    return x + 1\n"
+    if "    from" in leaf:
+        plain = plain.replace(
+            "    return", "    from lottolab.device import here\n    return"
+        )
+    assert print_of(leaf=leaf) == print_of(leaf=plain)
+
+
+@pytest.mark.parametrize(
+    "leaf",
+    [
+        "def here(x):\n    return x\n\n\ndef leaf(x):\n    return here(x) + 1\n",
+        PLACING + "def leaf(x):\n    here = abs\n    return here(x) + 1\n",
+        PLACING + "def leaf(x, here=abs):\n    return here(x) + 1\n",
+    ],
+    ids=["its own", "a local one", "an argument"],
+)
+def test_somebody_elses_here_counts(print_of, leaf):
+    assert print_of(leaf=leaf) != print_of(leaf=leaf.replace("here(x) +", "x +"))
+
+
+def test_a_module_may_import_here_and_have_a_local_one(print_of):
+    """A local of that name is not followed into `lottolab.device`."""
+    leaf = "def leaf(x):\n    here = x\n    return here + 1\n"
+    assert print_of(leaf=leaf) == print_of(leaf=PLACING + leaf)
+
+
 def test_only_the_named_entries_of_a_table_count(print_of):
     wider = {
         "table": "def one(x):\n    return x\n\n\ndef two(x):\n    return 2\n\n\n"

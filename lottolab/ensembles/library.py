@@ -15,6 +15,7 @@ from torch.func import functional_call
 from lottolab import masks as masking
 from lottolab import store
 from lottolab.checks import one_of, require
+from lottolab.device import here
 from lottolab.ensembles.queries import Normalised
 from lottolab.ensembles.tickets import Scale, Ticket, scratch
 
@@ -79,7 +80,7 @@ class Library:
             network = copy.deepcopy(frame)
             network.load_state_dict(frame.state_dict() | ticket.statistics)
             masking.apply_(network, ticket.masks)
-        return Normalised(network, self.mean_std).eval()
+        return here(Normalised(network, self.mean_std).eval())
 
     def networks(self, shared: bool = False) -> dict[str, list[nn.Module]]:
         """Return the networks of each structure that has a ticket, by ratio.
@@ -170,8 +171,8 @@ class _Shared(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         frame = self.frames[0]
-        state = dict(self.statistics)
-        for name, packed in self.masks.items():
+        state = dict(here(self.statistics))
+        for name, packed in here(self.masks).items():
             weight = frame.get_parameter(name)
             state[name] = weight.masked_fill(~unpack(packed, weight.shape), 0)
         return functional_call(frame, state, (x,))

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lottolab.checks import one_of, require
+from lottolab.device import back, here
 from lottolab.membership.signals import checked
 
 FEATURES = ("probabilities", "logits")
@@ -94,9 +95,9 @@ def fit(
         ValueError: anything is not as above.
     """
     one_of("features", features, FEATURES)
-    logits, labels = checked(logits, labels)
+    logits, labels = here(checked(logits, labels))
     _check(is_member, len(logits), epochs, batch, lr)
-    x, y = inputs(logits, features), is_member.float()
+    x, y = inputs(logits, features), here(is_member.float())
     with torch.random.fork_rng(devices=[]):
         # Not torch.manual_seed, which would seed the GPUs too.
         torch.default_generator.manual_seed(seed)
@@ -111,10 +112,10 @@ def fit(
 
     @torch.no_grad()
     def attack(logits: Tensor, labels: Tensor) -> Tensor:
-        logits, labels = checked(logits, labels)
+        logits, labels = here(checked(logits, labels))
         given, classes = logits.shape[1], network.classes
         require(given == classes, f"logits must be of {classes} classes", given)
-        return network(inputs(logits, features), labels).double().sigmoid()
+        return back(network(inputs(logits, features), labels).double().sigmoid())
 
     return attack
 

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from lottolab import predict
 from lottolab.checks import require
+from lottolab.device import back, here
 from lottolab.modelguard import simplex
 
 EXACT = 10  # classes up to which all vertices are tried
@@ -63,7 +64,7 @@ class MAD:
         simplex.check(probs)
         simplex.check_images(probs, x)
         guess = predict.logits(self.surrogate, x, self.mean_std).softmax(1)
-        return deviate(probs, guess.to(probs.device), self.epsilon)
+        return back(deviate(here(probs), here(guess.to(probs.device)), self.epsilon))
 
 
 def deviate(probs: Tensor, surrogate: Tensor, epsilon: float) -> Tensor:

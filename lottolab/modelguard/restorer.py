@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from lottolab import data, train
 from lottolab.checks import require, whole
+from lottolab.device import back, here
 from lottolab.modelguard.bayes import Table, pairs
 from lottolab.modelguard.extraction import extract
 from lottolab.modelguard.queries import Defence, Service, check_images, checked
@@ -119,7 +120,7 @@ def fit(
     Raises:
         ValueError: anything is not as above.
     """
-    perturbed, clean = (checked(part) for part in table)
+    perturbed, clean = (here(checked(part)) for part in table)
     whole("epochs", epochs, 1)
     whole("batch", batch, 2)
     require(0 < lr < math.inf, "lr must be > 0 and finite", lr)
@@ -153,5 +154,5 @@ def restore(network: nn.Module, answers: Tensor) -> Tensor:
     Raises ValueError where `answers` are not float N×K, finite and >= 0.
     """
     network.eval()
-    parts = [network(part) for part in checked(answers).split(100_000)]
+    parts = [back(network(here(part))) for part in checked(answers).split(100_000)]
     return torch.cat(parts).to(answers.dtype)

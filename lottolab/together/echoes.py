@@ -10,6 +10,7 @@ from lottolab import data, predict, runs, tickets, train
 from lottolab import masks as masking
 from lottolab.batches import normalise
 from lottolab.checks import one_of
+from lottolab.device import back, here
 from lottolab.membership import signals
 from lottolab.together import leaks
 
@@ -62,7 +63,7 @@ def _aligned(outcome: dict, parts: dict, images: int, **setting) -> Tensor:
     settle(model, leaks.strangers(images, **setting)[0])
     state = {k: v.detach() for k, v in model.state_dict().items()}
     towards = {}
-    for name, mask in outcome["masks"].items():
+    for name, mask in here(outcome["masks"]).items():
         share = mask.double().mean()
         sign = state[name].sign() * (mask / share - ~mask / (1 - share)).float()
         towards[name] = sign / mask.numel()
@@ -76,10 +77,12 @@ def _aligned(outcome: dict, parts: dict, images: int, **setting) -> Tensor:
     scale, scores = data.normalisation(parts["train"][0]), []
     for images, labels in zip(*(p.split(100) for p in parts["pool"]), strict=True):
         found = slopes(
-            {n: state[n] for n in towards}, normalise(images, *scale), labels
+            {n: state[n] for n in towards},
+            here(normalise(images, *scale)),
+            here(labels),
         )
         each = [(g.flatten(1) @ towards[n].flatten()) for n, g in found.items()]
-        scores.append(-torch.stack(each).sum(0))
+        scores.append(back(-torch.stack(each).sum(0)))
     return torch.cat(scores).double()
 
 
@@ -100,7 +103,7 @@ def settle(model: nn.Module, images: Tensor) -> None:
     scale = data.normalisation(images)
     model.train()
     for batch in images.split(500):
-        model(normalise(batch, *scale))
+        model(here(normalise(batch, *scale)))
     model.eval()
 
 

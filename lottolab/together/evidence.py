@@ -10,6 +10,7 @@ from torch import Tensor
 from lottolab import data, predict, runs, tickets, train
 from lottolab import masks as masking
 from lottolab.checks import one_of
+from lottolab.device import back
 from lottolab.membership import metrics
 from lottolab.mia_pruning import admm
 from lottolab.modelguard.queries import Service
@@ -41,7 +42,7 @@ def judged(*, suspect: dict, owner: dict, thief: dict, **setting) -> dict:
     service = Service(model, scale)
     test, labels = parts["test"]
     found = {"accuracy": predict.accuracy(service(test), labels)}
-    key, state = SignatureKey(**mine["key"]), model.state_dict()
+    key, state = SignatureKey(**mine["key"]), back(model.state_dict())
     white = signature.verify(state, key, claim=owner["text"])
     secrets = signatures.draw_triggers(key.secret, **setting)
     black = trigger.verify_triggers(trigger.predictor(model, scale), secrets)

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from lottolab import masks as masking
 from lottolab import runs, tickets, train
 from lottolab.checks import one_of, require
+from lottolab.device import back, here
 from lottolab.ensembles import tickets as scratch
 from lottolab.ensembles.experiments import libraries
 from lottolab.ensembles.folding import folded
@@ -147,7 +148,7 @@ def settled(frame: nn.Module, masks: masking.Masks, images: Tensor, scale) -> di
         norm.momentum = None  # the mean over all batches
     network.train()
     for batch in images.split(500):
-        Normalised(network, scale)(batch.float() / 255)
+        here(Normalised(network, scale))(here(batch.float() / 255))
     return {k: v for k, v in network.state_dict().items() if "running_" in k}
 
 
@@ -172,8 +173,8 @@ def team(defences: list[str], owner: dict, **setting) -> tuple[Sampler, list[dic
             found = member(**given, **shared(setting))
             model = subnetwork(found, network, ratio, **setting)
             networks.setdefault(str(place), []).append(model)
-            outcomes.append(found | {"weights": model.model.state_dict()})
-    x = tickets.read(**setting)["test"][0][:4].float() / 255
+            outcomes.append(found | {"weights": back(model.model.state_dict())})
+    x = here(tickets.read(**setting)["test"][0][:4].float() / 255)
     quick = {name: [folded(n, x) for n in group] for name, group in networks.items()}
     return Sampler(quick, per="image", seed=setting["seed"]), outcomes
 

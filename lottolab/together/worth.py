@@ -4,6 +4,7 @@ from torch import Tensor, nn
 
 from lottolab import data, predict, runs, tickets, train
 from lottolab.checks import one_of
+from lottolab.device import here
 from lottolab.ensembles.attacks import pgd
 from lottolab.ensembles.experiments import libraries, trials
 from lottolab.ensembles.queries import Normalised
@@ -128,7 +129,7 @@ def fooled(*, source: dict, owner: dict, thief: dict, attack: dict, **setting) -
         maker = target
     elif source["name"] == "copy":
         copy_of = substitute(defences=source["defences"], thief=thief, **given)
-        maker = Normalised(*copy_of).eval()
+        maker = here(Normalised(*copy_of).eval())
     else:
         one_of("source", source["name"], ("itself", "copy", "stranger"))
         maker = attackable(answering([], **given | {"seed": seed ^ 1})[0])
@@ -145,13 +146,13 @@ def attackable(service: Service) -> nn.Module:
     """Return what is behind a service as a model of images in [0, 1]."""
     if isinstance(service.model, Sampler):
         return service.model
-    return Normalised(service.model, service.mean_std).eval()
+    return here(Normalised(service.model, service.mean_std).eval())
 
 
 def first(parts: dict, count: int) -> tuple[Tensor, Tensor]:
     """Return the first test images in [0, 1], and their labels."""
     images, labels = parts["test"]
-    return images[:count].float() / 255, labels[:count]
+    return here((images[:count].float() / 255, labels[:count]))
 
 
 def attacked(
@@ -214,7 +215,7 @@ def memorised(*, kind: str, owner: dict, **setting) -> dict:
 def _standard(owner: dict, **setting) -> nn.Module:
     scale = libraries.scale(tickets.read(**setting))
     model = signatures.network(tickets.dense(**setting)["weights"], **setting)
-    return Normalised(model, scale)
+    return here(Normalised(model, scale))
 
 
 def _adversarial(owner: dict, **setting) -> nn.Module:
@@ -225,7 +226,7 @@ def _adversarial(owner: dict, **setting) -> nn.Module:
     found = libraries.dense(network=network, **own, **shared(setting))
     model = tickets.build(parts=parts, **setting | {"network": network})
     model.load_state_dict(found["weights"])
-    return Normalised(model, libraries.scale(parts))
+    return here(Normalised(model, libraries.scale(parts)))
 
 
 def _ticket(owner: dict, **setting) -> nn.Module:

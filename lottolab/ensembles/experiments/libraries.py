@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from lottolab import data, runs, tickets, train
 from lottolab.checks import one_of
+from lottolab.device import here
 from lottolab.ensembles.attacks import pgd
 from lottolab.ensembles.folding import folded
 from lottolab.ensembles.library import Library
@@ -67,7 +68,7 @@ def dense(*, network: dict, dataset, background, sizes, inner, recipe, seed) -> 
     given = *parts["train"], train.recipe(recipe)
     fitted = adversarial_fit(model, *given, **inner, seed=seed)
     weights = {k: v.cpu() for k, v in model.state_dict().items()}
-    found = Normalised(model.cpu(), scale(parts)).eval()
+    found = here(Normalised(model.cpu(), scale(parts)).eval())
     metrics = {"clean_accuracy": share(found, *test(parts))}
     return {"weights": weights, "history": fitted.history, "metrics": metrics}
 
@@ -186,7 +187,7 @@ def textured(images: Tensor, seed: int) -> Tensor:
 
 def pixels(part: Images) -> Images:
     """Return a split with its images as float32 in [0, 1]."""
-    return part[0].float() / 255, part[1]
+    return here((part[0].float() / 255, part[1]))
 
 
 def test(parts: dict) -> Images:
@@ -216,4 +217,4 @@ def _whole(place: int, **setting) -> nn.Module:
     given = {name: setting[name] for name in names}
     built = tickets.build(network=network, parts=parts, seed=setting["seed"])
     built.load_state_dict(dense(network=network, **given)["weights"])
-    return folded(Normalised(built, scale(parts)).eval(), test(parts)[0][:4])
+    return folded(here(Normalised(built, scale(parts)).eval()), test(parts)[0][:4])

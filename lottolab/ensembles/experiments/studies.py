@@ -10,6 +10,7 @@ import torch
 
 from lottolab import runs, train
 from lottolab.checks import require
+from lottolab.device import here
 from lottolab.ensembles import masking
 from lottolab.ensembles.experiments import libraries, trials
 from lottolab.ensembles.library import Library
@@ -24,7 +25,7 @@ def transferred(*, place: int, rank: int, attack: dict, **setting) -> dict:
     `row` has the `accuracy` of each target by its `place` and `rank`.
     """
     source = {"name": "ticket", "place": place, "rank": rank}
-    x = trials.examples(defence=source, attack=attack, **setting)["images"]
+    x = here(trials.examples(defence=source, attack=attack, **setting)["images"])
     y = libraries.test(libraries.read(**setting))[1]
     rows = [
         {"place": i, "rank": j, "accuracy": libraries.share(network, x, y)}
@@ -91,7 +92,9 @@ def masked(
     """
     target = libraries.model(defence=defence, **setting)
     x, y = libraries.test(libraries.read(**setting))
-    other = trials.examples(defence=defence, attack=black_box, **setting)["images"]
+    other = here(
+        trials.examples(defence=defence, attack=black_box, **setting)["images"]
+    )
     drawn = isinstance(target, Sampler)
     table = masking.findings(
         target,

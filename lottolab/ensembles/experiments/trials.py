@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from lottolab import results, runs
 from lottolab.checks import one_of, require
+from lottolab.device import here
 from lottolab.ensembles import autoattack
 from lottolab.ensembles.arc import arc
 from lottolab.ensembles.attacks import pgd, universal
@@ -49,7 +50,7 @@ def scored(*, defence: dict, attack: dict, draws: int, **setting) -> dict:
     `metrics` are `accuracy`, the mean over `draws`, and `worst`, the share of images
     that no draw got wrong. Each image is a query with a draw of its own.
     """
-    x = examples(defence=defence, attack=attack, **setting)["images"]
+    x = here(examples(defence=defence, attack=attack, **setting)["images"])
     target = libraries.model(defence=defence, **setting)
     y = libraries.test(libraries.read(**setting))[1]
     return {"metrics": _rates(hits(target, x, y, draws, setting["seed"] + SCORE))}
@@ -63,11 +64,13 @@ def strongest(*, defence: dict, attacks: list[dict], draws: int, **setting) -> d
     others.
     """
     require(len(attacks) > 0, "attacks must hold at least one", 0)
-    found = [examples(defence=defence, attack=a, **setting)["images"] for a in attacks]
+    found = [
+        here(examples(defence=defence, attack=a, **setting)["images"]) for a in attacks
+    ]
     target = libraries.model(defence=defence, **setting)
     y, seed = libraries.test(libraries.read(**setting))[1], setting["seed"]
     means = [hits(target, x, y, draws, seed + CHOICE).double().mean(0) for x in found]
-    chosen, rows = torch.stack(means).argmin(0), torch.arange(len(y))
+    chosen, rows = torch.stack(means).argmin(0), here(torch.arange(len(y)))
     x = torch.stack(found)[chosen, rows]
     return {"metrics": _rates(hits(target, x, y, draws, seed + SCORE))}
 

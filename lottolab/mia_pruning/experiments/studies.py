@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from lottolab import data, predict, runs, train
 from lottolab.checks import require, whole
+from lottolab.device import back, here
 from lottolab.membership import metrics, signals
 from lottolab.membership.experiments import targets
 from lottolab.mia_pruning import audit, divergence, dp, theorem
@@ -83,9 +84,9 @@ def replaced(*, width: int, treatment: dict, **setting) -> dict:
     layer = model.get_submodule(last)
     size = float(layer.weight.detach().abs().max())
     weights = layer.weight.detach() / size
-    found = theorem.subnetwork(weights, width, setting["seed"])
+    found = theorem.subnetwork(back(weights), width, setting["seed"])
     other = copy.deepcopy(model)
-    other.set_submodule(last, _Scaled(found.network, size, layer.bias))
+    other.set_submodule(last, _Scaled(here(found.network), size, layer.bias))
     given = {k: setting[k] for k in ("dataset", "sizes", "seed")}
     before, after = (targets.question(m, parts, **given) for m in (model, other))
     labels, member = before["labels"], before["member"]

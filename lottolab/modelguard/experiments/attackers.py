@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from lottolab import data, runs, tickets, train
+from lottolab.device import back, here
 from lottolab.modelguard import (
     ModelGuardS,
     NoDefence,
@@ -181,7 +182,7 @@ TABLES = {"none": None, "mean": None, "oracle": oracle, "own": own, "shadows": s
 
 def lookup(theft: Theft, answers: Tensor, table: bayes.Table) -> Tensor:
     """Average the predictions whose answers are near."""
-    return bayes.recover_partial_bayes(answers, table)
+    return back(bayes.recover_partial_bayes(here(answers), table))
 
 
 def network(theft: Theft, answers: Tensor, table: bayes.Table) -> Tensor:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from lottolab import data, predict, tickets, train
 from lottolab import masks as masking
+from lottolab.device import here
 from lottolab.ownership import framework, qr, removal, signature, symmetry
 from lottolab.ownership.channels import State
 from lottolab.ownership.experiments import signatures
@@ -137,7 +138,7 @@ def _distilled(owned: dict, given: dict, *, epochs: int) -> State:
     parts, seed = tickets.read(**setting), setting["seed"]
     teacher = signatures.network(owned["weights"], **setting)
     scale = data.normalisation(parts["train"][0])
-    wanted = F.softmax(predict.logits(teacher, parts["holdout"][0], scale), 1)
+    wanted = here(F.softmax(predict.logits(teacher, parts["holdout"][0], scale), 1))
 
     def soft(model: nn.Module, x: Tensor, y: Tensor, index: Tensor) -> Tensor:
         return F.cross_entropy(model(x), wanted[index])

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from lottolab import data, runs, tickets
+from lottolab.device import here
 from lottolab.ownership import detection, framework, signature, symmetry
 from lottolab.ownership import triggers as trigger
 from lottolab.ownership.key import SignatureKey
@@ -104,8 +105,8 @@ class AnyForm(nn.Module):
 
     def __init__(self, state: dict[str, Tensor], stem: str) -> None:
         super().__init__()
-        self.state, self.stem = state, stem
-        self.place = nn.Parameter(torch.zeros(0))  # says which device
+        self.state, self.stem = here(state), stem
+        self.place = nn.Parameter(here(torch.zeros(0)))  # says which device
 
     def forward(self, x: Tensor) -> Tensor:
         return symmetry.logits(self.state, x, self.stem)
