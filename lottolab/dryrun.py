@@ -10,6 +10,7 @@ from rich.table import Table
 
 from lottolab import execute, jobs, parameters, progress, results, runs, terminal
 from lottolab.progress import duration
+from lottolab.rehearsal import report, throughput
 
 COLUMNS = ["stage", "runs", "in store", "seconds", "minutes left", "peak_mb"]
 
@@ -68,7 +69,9 @@ def dry_run(chapters: list[str], scale: str, given: dict) -> None:
             print("it plans no stages: it is drawn from the results of others")
             continue
         console.print(_drawn(frame))
-        print("\n".join(_sums(frame, scale)))
+        print("\n".join(_sums(frame)))
+        if scale == "paper":
+            print("\n".join(_rehearsed(chapter, frame)))
         for line in _more(chapter, scale, frame, stopped):
             print(line)
         left += 60 * frame["minutes left"].sum()
@@ -112,8 +115,8 @@ def _drawn(frame: pd.DataFrame) -> Table:
     return drawn
 
 
-def _sums(frame: pd.DataFrame, scale: str) -> list[str]:
-    """Say what the rows come to: time, memory and, at paper scale, GPU-hours."""
+def _sums(frame: pd.DataFrame) -> list[str]:
+    """Say what the rows come to: time and memory."""
     new = frame["runs"] - frame["in store"]
     unknown = frame[(new > 0) & frame["seconds"].isna()]
     least = f", and {len(unknown)} stages never timed" if len(unknown) else ""
@@ -127,10 +130,26 @@ def _sums(frame: pd.DataFrame, scale: str) -> list[str]:
         lines.append(f"peak memory: {peak:,.0f} MB a process, {all_of_them}")
     else:
         lines.append("peak memory: not known")
-    if scale == "paper":
-        hours = (new * frame["seconds"]).sum() / 3600
-        known = f"{hours:,.1f}" if unknown.empty else "not known"
-        lines.append(f"GPU-hours on one GPU: {known}")
+    return lines
+
+
+def _rehearsed(chapter: str, frame: pd.DataFrame) -> list[str]:
+    """Say what is left of the hours and the bytes that the rehearsal foresees.
+
+    A stage that is not in the plan, because others ask for it, counts in full.
+    """
+    table = report.read()
+    table = table[(table["chapter"] == chapter) & (table["scale"] == "paper")]
+    if table.empty:
+        return [f"GPU-hours: not known before `lottolab rehearse {chapter} --keep`"]
+    share = (frame["runs"] - frame["in store"]) / frame["runs"]
+    share = table["stage"].map(dict(zip(frame["stage"], share, strict=True))).fillna(1)
+    sums = table[["GPU-hours", "CPU-hours", "disk GB"]].mul(share, axis=0).sum()
+    lines = [
+        f"GPU-hours: {sums['GPU-hours']:,.1f} {throughput.rule(throughput.read())}"
+    ]
+    lines.append(f"CPU-hours besides: {sums['CPU-hours']:,.1f}")
+    lines.append(f"disk: {sums['disk GB']:,.1f} GB of the store")
     return lines
 
 

@@ -152,14 +152,27 @@ def test_all_chapters_are_told_and_a_failure_is_an_exit_code(book, capfd, monkey
     assert "lottolab: twice would stop" in err
 
 
-def test_gpu_hours_are_told_only_where_every_stage_was_timed():
+def test_what_is_left_of_the_rehearsed_hours_is_told(monkeypatch):
     rows = [["a", 10, 4, 600.0, 30.0, 100.0], ["b", 1, 1, np.nan, 0.0, np.nan]]
     frame = pd.DataFrame(rows, columns=dryrun.COLUMNS)
-    assert "GPU-hours on one GPU: 1.0" in dryrun._sums(frame, "paper")
-    frame["in store"] = [4, 0]
-    lines = dryrun._sums(frame, "paper")
-    assert "GPU-hours on one GPU: not known" in lines
-    assert any(line.endswith("and 1 stages never timed") for line in lines)
+    columns = ["chapter", "scale", "stage", "GPU-hours", "CPU-hours", "disk GB"]
+    table = pd.DataFrame(
+        [
+            ["twice", "paper", "a", 20.0, 1.0, 0.5],
+            ["twice", "paper", "a", 10.0, 0.0, 0.5],  # another network
+            ["twice", "paper", "b", 7.0, 7.0, 7.0],  # is in the store
+            ["twice", "paper", "c", 2.0, 0.0, 0.0],  # is asked for by others
+            ["other", "paper", "a", 90.0, 9.0, 9.0],
+            ["twice", "smoke", "a", 90.0, 9.0, 9.0],
+        ],
+        columns=columns,
+    )
+    monkeypatch.setattr(dryrun.report, "read", lambda: table)
+    lines = dryrun._rehearsed("twice", frame)
+    assert lines[0].startswith("GPU-hours: 20.0 for one ")
+    assert lines[1:] == ["CPU-hours besides: 0.6", "disk: 0.6 GB of the store"]
+    (line,) = dryrun._rehearsed("never", frame)
+    assert "lottolab rehearse never --keep" in line
 
 
 def test_only_data_sets_are_made_in_a_dry_run(tmp_path, monkeypatch):

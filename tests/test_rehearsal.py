@@ -3,14 +3,35 @@
 import json
 import os
 
+import pandas as pd
 import pytest
 import torch
 
-from lottolab import cli, data, jobs, predict, results, runs, store, tickets, train
+from lottolab import (
+    cli,
+    data,
+    foresight,
+    jobs,
+    predict,
+    results,
+    runs,
+    store,
+    tickets,
+    train,
+)
 from lottolab.membership.experiments import attacks, families, targets
-from lottolab.rehearsal import arguments, cost, rehearsal, report, shortcuts
+from lottolab.rehearsal import (
+    arguments,
+    cost,
+    page,
+    rehearsal,
+    report,
+    shortcuts,
+    throughput,
+)
 from lottolab.rehearsal.ledger import Counter, Ledger, Work
 from lottolab.rehearsal.plan import planned
+from lottolab.together import worth
 
 SETTING = {
     "dataset": {"name": "digits", "size": 16},
@@ -55,7 +76,8 @@ def test_what_is_predicted_is_what_happens(home, on_one_thread):
     assert set(found.runs) == names
     assert len(names) == 8 * 5 + 8 * 2 + 1 + 4
     table = cost.table(found)
-    assert table["PFLOP"].sum() == pytest.approx(counter.flop / 1e15, rel=0.03)
+    counted = counter.flop / 1e15
+    assert table[cost.WORK].sum().sum() == pytest.approx(counted, rel=0.03)
     steps = 8 * (3 + 3 * 2) * 9 + (3 + 2 + 2) * 9
     assert table["steps"].sum() == pytest.approx(steps, rel=1e-6)
     assert table["runs"].sum() == len(names)
@@ -82,14 +104,47 @@ def test_a_kind_that_fails_is_named_and_the_rest_goes_on(home):
     work = [(tickets.dense, SETTING | {"network": bad, "seed": 1})]
     work.append((tickets.dense, SETTING | {"seed": 1}))
     table = cost.table(rehearsal.rehearse(work, (120, 10, 2, 10)))
-    assert table["PFLOP"].gt(0).tolist() == [False, True]
+    assert table["in training"].gt(0).tolist() == [False, True]
     assert table["error"].str.contains("ValueError: stem of cnn4").tolist() == [
         True,
         False,
     ]
 
 
+def test_what_fails_on_few_images_is_tried_on_more(home):
+    """Batches of 100 do not fit into 60 images, but into sixteen times as many."""
+    recipe = SETTING["recipe"] | {"batch": 100}
+    sizes = SETTING["sizes"] | {"pool": 1200}
+    work = [(tickets.dense, SETTING | {"recipe": recipe, "sizes": sizes, "seed": 1})]
+    found = rehearsal.rehearse(work, (60, 100, 1, 10))
+    assert found.errors == {}
+    (ledger,) = found.ledgers.values()
+    assert ledger.arguments["sizes"]["pool"] == 1200
+
+
 # ---------------------------------------------------------------- shortcuts
+
+
+def test_networks_that_differ_in_the_seed_are_made_once(home):
+    given = [SETTING | {"treatment": DENSE, "seed": seed} for seed in range(3)]
+    with shortcuts.measuring(1, 4) as ledgers:
+        answers = [targets.answers(**g) for g in given]
+    names = [runs.name(ledger.stage).split(".")[-1] for ledger in ledgers]
+    assert sorted(names) == ["answers"] * 3 + ["dense"]
+    assert not torch.equal(answers[0]["member"], answers[1]["member"])
+    assert not torch.equal(answers[0]["pool"], answers[1]["pool"])
+
+
+@pytest.mark.parametrize("method", ["snip", "synflow"])
+def test_scores_before_training_are_counted_in_full(method, home, on_one_thread):
+    with shortcuts.measuring(1, 4) as ledgers:
+        tickets.foresight(method=method, rate=0.5, seed=0, **SETTING)
+    (ledger,) = (one for one in ledgers if one.stage is tickets.foresight)
+    parts = tickets.read(seed=0, **SETTING)
+    model, x = tickets.build(parts=parts, seed=0, **SETTING), parts["train"][0][:128]
+    with Counter() as counter:
+        foresight.prune(method, model, x / 255, parts["train"][1][:128], 0.5)
+    assert ledger.rest.flop == pytest.approx(counter.flop, rel=1e-6)
 
 
 def test_a_training_takes_its_first_steps_and_counts_all(on_one_thread):
@@ -113,7 +168,7 @@ def test_a_training_takes_its_first_steps_and_counts_all(on_one_thread):
     before = train.fit
     with shortcuts.measuring(2, 8):
         fitted = short()
-    assert steps == [0, 1]
+    assert steps == [0, 1, 4, 9, 14, 19, 24]  # those, and the last of each epoch
     assert len(fitted.history) == 5
     assert train.fit is before
     steps.clear()
@@ -171,8 +226,10 @@ def test_images_shrink_together_and_other_numbers_to_a_few():
     assert cut["sizes"] == {"train": 98, "val": 2, "test": 2, "holdout": 0}
     assert cut["recipe"] == full["recipe"] | {"batch": 2}
     assert arguments.shortened({"recipe": {}}, 98, 2)["recipe"] == {"batch": 2}
+    treatment = {"second": {"name": "dense"}}
+    assert arguments.shortened(treatment, 98, 2) == treatment
     assert cut["structures"] == [{"network": {"width": 160}, "ratios": [0.07, 0.1]}]
-    assert cut["attack"] == full["attack"] | {"steps": 2, "eot": 2}
+    assert cut["attack"] == full["attack"] | {"steps": 2, "eot": 1}
     assert (cut["budget"], cut["seed"]) == ({"batch": 2}, 3)
     assert arguments.shortened(SETTING, 10_000, 64)["sizes"]["pool"] == 360
 
@@ -214,7 +271,7 @@ def test_growth_is_the_product_of_what_a_stage_grows_with():
     drawn = arguments.growth(
         trials.examples, cut, full | {"defence": {"name": "theta"}}
     )
-    assert drawn == (1000 / 10) * (20 / 2) * (64 / 2)
+    assert drawn == (1000 / 10) * (20 / 2) * 64
     still = arguments.growth(trials.examples, cut, full | {"defence": {"name": "best"}})
     assert still == (1000 / 10) * (20 / 2)
     every = arguments.growth(
@@ -222,6 +279,11 @@ def test_growth_is_the_product_of_what_a_stage_grows_with():
     )
     assert every == still * 10 / 2
     assert arguments.growth(tickets.dense, cut, full) == 1
+    alone, team = ({"defences": d} | full for d in (["triggers"], ["triggers", "team"]))
+    attack = {"attack": full["attack"] | {"images": 90}}
+    few = {"attack": cut["attack"] | {"images": 3}}
+    assert arguments.growth(worth.measured, few, alone | attack) == 30 * 10
+    assert arguments.growth(worth.measured, few, team | attack) == 30 * 10 * 64
     given = {"samples": 500, "treatment": DENSE}
     short = {"samples": 5, "treatment": DENSE}
     assert arguments.growth(attacks.attacked, short, given) == 100
@@ -263,6 +325,8 @@ def test_what_was_given_is_carried_and_what_was_made_stays():
     rates = {"rates": [0.1, 0.2, 0.3]}, {"rates": [0.5, 0.6]}
     (found,) = arguments.siblings({"rates": [0.1, 0.2]}, *rates)
     assert found == {"rates": [0.5]}
+    (found,) = arguments.siblings({"rates": []}, {"seed": 1}, {"seed": 2})
+    assert found == {"rates": []}
 
 
 def test_sparsest_is_where_the_first_rate_ends():
@@ -276,7 +340,7 @@ def test_sparsest_is_where_the_first_rate_ends():
 # ---------------------------------------------------------------- plan, cost
 
 
-@pytest.mark.parametrize("chapter", ["ownership", "ensembles"])
+@pytest.mark.parametrize("chapter", ["ownership", "ensembles", "modelguard"])
 def test_the_plan_is_what_the_chapter_has_measured(chapter):
     """Each stage behind the committed table is planned, with these very arguments.
 
@@ -329,11 +393,9 @@ def test_costs_follow_from_the_ledger():
     )
     assert (row["runs"], row["steps"]) == (2, 60)
     assert row["seconds a step"] == pytest.approx(2.0)  # 100 images of 0.02 s
-    assert row["PFLOP"] == pytest.approx(2 * 10 * 4e12 / 1e15)
+    work = [row[name] for name in cost.WORK]
+    assert work == pytest.approx([2 * 10 * 3e12 / 1e15, 2 * 10 * 1e12 / 1e15, 0])
     assert row["hours here"] == pytest.approx(2 * (60 + 20 + 1) / 3600)
-    issued = 30 * 1000 * cost.ISSUE  # of one training; its operations take a second
-    seconds = max(issued, 30e12 / cost.SUSTAINED) + 10e12 / cost.SUSTAINED
-    assert row["GPU-hours"] == pytest.approx(2 * seconds / 3600)
     assert row["CPU-hours"] == pytest.approx(2 * 1 / 3600)
     assert row["disk GB"] == pytest.approx(2 * (1 + 10 * 0.1))
     assert row["GPU GB"] == pytest.approx(100 * 2e-3 + 12 * 1e-2)
@@ -341,6 +403,62 @@ def test_costs_follow_from_the_ledger():
 
 def test_work_of_networks_is_no_work_for_the_processor():
     assert cost.table(a_rehearsal(rest=5e9))["CPU-hours"].tolist() == [0.0]
+
+
+def test_the_batch_is_that_of_the_training():
+    recipe = {"epochs": 3, "batch": 64}
+    full = {"thief": {"batch": 256}, "substitute": {"recipe": recipe}}
+    assert cost._batch(full) == 64
+    assert cost._batch(full | {"budget": {"batch": 2400}}) == 2400
+    assert cost._batch({"recipe": {}, "budget": 900}) == train.Recipe.batch
+
+
+# ---------------------------------------------------------------- throughput
+
+
+def test_hours_follow_from_the_nearest_loop_that_was_measured(tmp_path):
+    rows = [
+        ["training", "resnet18", 64, 128, 1, 50.0],
+        ["training", "resnet18", 64, 16, 1, 20.0],
+        ["training", "resnet18", 64, 128, 4, 90.0],  # four at once
+        ["training", "resnet20", 16, 128, 1, 2.0],
+        ["ticket search", "resnet18", 64, 256, 1, 100.0],
+        ["attack", "resnet18", 64, 128, 1, 10.0],
+        ["attack on teams", "library", 0, 32, 1, 5.0],
+        ["attack on teams", "library", 0, 128, 1, None],  # failed
+    ]
+    columns = ["work", "network", "width", "batch", "processes", "TFLOP/s"]
+    marks = {"device": "a card", "measured": "2026-11-22T23:00:00Z"}
+    table = pd.DataFrame(rows, columns=columns).assign(**marks)
+    table.to_csv(tmp_path / "throughput.csv", index=False)
+    speeds = throughput.read(tmp_path / "throughput.csv")
+    told = "for one a card, at the rates measured on it on 2026-11-22 (6 loops)"
+    assert throughput.rule(speeds) == told
+
+    def rate(*given):
+        return throughput.rate(speeds, *given) / 1e12
+
+    assert rate("training", "resnet18 ×64", 100) == 50
+    assert rate("training", "resnet18 ×64", 20) == 20
+    assert rate("training", "vgg16_bn ×64", 128) == 2  # the slowest
+    assert rate("private training", "resnet18 ×64", 2400) == 50  # never measured
+    assert rate("ticket training", "vgg16_bn ×64", 128) == 2
+    assert rate("game", "resnet18 ×64", 128) == 50
+    assert rate("attack", "resnet18 ×64", 999) == 10
+    assert rate("attack", "library", 999) == 5
+    stage = "ensembles.experiments.libraries.ticket"
+    row = {"stage": stage, "network": "resnet18 ×64", "batch": 256}
+    costs = pd.DataFrame([row | dict.fromkeys(cost.WORK, 1.8)])  # PFLOP
+    seconds = 1800 / 100 + 1800 / 50 + 1800 / 50  # searching, and two never measured
+    assert throughput.hours(costs, speeds).sum(axis=1)[0] == pytest.approx(
+        seconds / 3600
+    )
+
+
+def test_a_speed_is_assumed_where_none_was_measured(tmp_path):
+    speeds = throughput.read(tmp_path / "none.csv")
+    assert "assumed, not measured" in throughput.rule(speeds)
+    assert throughput.rate(speeds, "attack", "library", 8) == 30e12
 
 
 # ---------------------------------------------------------------- report
@@ -356,6 +474,8 @@ def test_a_chapters_rows_replace_its_own(tmp_path):
     assert kept["chapter"].tolist() == ["ownership", "membership"]
     assert kept["runs"].tolist() == [1, 2]
     assert kept["PFLOP"].tolist() == pytest.approx([0.04, 0.04])
+    assert kept["GPU-hours"].gt(0).all()
+    assert "GPU-hours" not in path.read_text()  # they follow from what was measured
     assert set(kept["tiny"]) == {"cifar10"}
     assert kept["device"].str.len().min() > 0
 
@@ -365,3 +485,62 @@ def test_the_command_refuses_what_is_not_there(capsys):
     assert "did you mean ownership" in capsys.readouterr().err
     assert cli.main(["rehearse", "ownership", "--scale", "huge"]) == 2
     assert "huge" in capsys.readouterr().err
+
+
+# ---------------------------------------------------------------- page
+
+
+def priced() -> pd.DataFrame:
+    """Two chapters' rows: one trains, one attacks, and one of its rows has failed."""
+    row = dict.fromkeys(cost.COLUMNS, 0.0) | {"error": "", "scale": "paper"}
+    row |= {"network": "resnet18 ×64", "batch": 128, "runs": 2, "tiny": "cifar10"}
+    rows = [
+        {"chapter": "ownership", "stage": "tickets.dense", "dataset": "cifar10"}
+        | {"in training": 54_000.0, "GPU GB": 3.0},
+        {"chapter": "ensembles", "stage": "a", "dataset": "cifar10"}
+        | {"in the rest": 108_000.0, "GPU GB": 5.0},
+        {"chapter": "ensembles", "stage": "b", "dataset": "tinyimagenet"}
+        | {"error": "ValueError: no"},
+    ]
+    table = pd.DataFrame([row | each for each in rows])
+    speeds = pd.DataFrame([throughput.ASSUMED])
+    hours = throughput.hours(table, speeds).sum(axis=1)
+    return table.assign(**{"PFLOP": table[cost.WORK].sum(axis=1), "GPU-hours": hours})
+
+
+def test_the_page_sums_chapters_and_counts_what_failed():
+    rows = page.costs(priced()).set_index("chapter")
+    assert rows.index.tolist() == ["ownership", "ensembles", "all"]
+    # 30 TFLOP/s do 108 PFLOP an hour
+    assert rows["GPU-hours"].tolist() == pytest.approx([500, 1000, 1500])
+    assert rows["GPU GB"].tolist() == [3, 5, 5]
+    assert rows["failed"].tolist() == [0, 1, 1]
+    assert rows["data sets"]["all"] == "cifar10, tinyimagenet"
+
+
+def test_the_page_says_where_the_files_go():
+    rows = page.files(priced()).set_index("data set")
+    where = rows["in `LOTTOLAB_DATA`"]
+    assert where["cifar10"] == "cifar-10-python.tar.gz"
+    assert where["tinyimagenet"] == "tiny-imagenet-200/"
+    assert rows["read by"]["cifar10"] == "ownership, ensembles"
+    assert rows["rehearsed with"].tolist() == ["noise", "the real files"]
+
+
+def test_the_page_knows_what_was_run(monkeypatch):
+    def found(chapter, scale):
+        return scale == "laptop" and chapter == "ownership"
+
+    monkeypatch.setattr(page.results, "find", found)
+    rows = page.ran(priced()).set_index("chapter")
+    assert rows.loc["ownership"].tolist() == ["run", "not run", "rehearsed"]
+    assert rows.loc["membership"].tolist() == ["not run"] * 3
+
+
+def test_the_figure_has_a_bar_for_each_part():
+    (axis,) = page.draw(priced(), pd.DataFrame([throughput.ASSUMED])).axes
+    widths = [bar.get_width() for bars in axis.containers for bar in bars]
+    assert sorted(widths) == pytest.approx([0, 0, 0, 0, 500, 1000])
+    assert [t.get_text() for t in axis.get_yticklabels()] == ["ownership", "ensembles"]
+    assert [t.get_text() for t in axis.texts if t.get_text()] == [" 500", " 1,000"]
+    page.plt.close("all")

@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 
 from lottolab import book, claims_file, parameters, results, runs, status
+from lottolab.parameters import SCALES
 
 CLAIMS = """\
 - {id: ownership-holds, chapter: ownership, place: "§1", statement: It holds., test: [
@@ -193,7 +194,7 @@ def test_without_results_the_page_says_so(committed):
     for path in committed.glob("*.csv"):
         path.unlink()
     status.stages.cache_clear()
-    assert status.missing().data.count("all chapters") == 3
+    assert status.missing().data.count("all chapters") == len(SCALES)
     assert status.kinds("smoke").empty
     plt.close(status.times(status.kinds("smoke")))
     assert "Nothing is stale" in status.stale("smoke").data

@@ -15,9 +15,10 @@ IMAGES += ("samples", "canaries")
 # Other numbers that are cut, and to what: those of a stage or its `sizes` (`models` to
 # the least that attacks with references take), and those of an attack.
 SHORT = {"models": 6, "draws": 2, "keys": 4, "limit": 4}
-IN_ATTACKS = {"steps": 2, "eot": 2, "queries": 4, "teams": 2}
+IN_ATTACKS = {"steps": 2, "eot": 1, "queries": 4, "teams": 1}
 ATTACKS = ("attack", "attacks", "black_box")
 RATIOS = 2  # tickets that are left of each structure
+ROUNDS = 3  # of a search, unless something is looked up in the rounds
 ATTACK_EPOCHS = 4  # of a network that attacks, which is trained on logits
 RECIPES = ("recipe", "second", "search")  # which hold the batch, or leave it as it is
 IGNORED = ("seed", "group", "shadows", "text", "texts")  # they take no time
@@ -26,6 +27,7 @@ EXAMPLES = ("test", "attack.steps", "attack.queries", "attack.eot", "attack.team
 # not here is taken to stay as it is.
 GROWS = {
     "glyphs.drawn": ("images",),
+    "modelguard.experiments.over_http.timed": ("budget",),
     "membership.experiments.attacks.attacked": ("samples",),
     "membership.experiments.attacks.transferred": ("samples",),
     "membership.experiments.attacks.confounded": ("samples",),
@@ -51,6 +53,16 @@ GROWS = {
     "ensembles.experiments.studies.transferred": ("test", "tickets"),
     "ensembles.experiments.studies.transfer": ("test", "tickets"),
     "ensembles.experiments.studies.masked": ("images", "attack.steps", "attack.eot"),
+    "together.echoes.echo": ("pool",),
+    "together.echoes.echoed": ("pool", "models", "models"),
+    "together.evidence.judged": ("pool",),
+    "together.evidence.false_claims": ("pool", "models"),
+    "together.leaks.behind": ("pool", "models"),
+    "together.leaks.labels_alone": ("pool", "models"),
+    "together.leaks.trajectory": ("pool",),
+    "together.worth.fooled": ("attack.images", "attack.steps", "attack.eot"),
+    "together.worth.measured": ("attack.images", "attack.steps", "attack.eot"),
+    "together.worth.memorised": ("pool",),
     "ownership.experiments.signatures.false_claims": ("keys",),
     "ownership.experiments.ambiguity.aligned_claims": ("keys",),
 }
@@ -110,18 +122,20 @@ def shortened(full: dict, keep: int, batch: int) -> dict:
     Epochs stay: `shortcuts` passes over all but the first.
     """
     factor = max(1, main(full) // keep)
+    lists = {"ratios": RATIOS} | ({} if "at" in full else {"rates": ROUNDS})
 
     def cut(key, value, parent):
         if isinstance(value, dict):
-            small = {"batch": batch} if key in RECIPES else {}
+            is_recipe = key in RECIPES and "name" not in value  # or it is a treatment
+            small = {"batch": batch} if is_recipe else {}
             return {k: cut(k, v, key) for k, v in value.items()} | small
         if isinstance(value, list):
-            few = value[:RATIOS] if key == "ratios" else value
+            few = value[: lists[key]] if key in lists else value
             return [cut(key, v, parent) for v in few]
         if type(value) is not int:
             return value
         if key in IMAGES:
-            return max(2, value // factor) if value else 0
+            return max(1, value // factor) if value else 0
         return min(value, batch if key == "batch" else limit(key, parent, full, value))
 
     return cut("", full, "")
@@ -162,7 +176,7 @@ def growth(stage: Callable, cut: dict, full: dict) -> float:
     """Return how often the rest of a run's work is that of the shortened run."""
     defence = (full.get("defence") or {}).get("name")
     names = [n for n in GROWS.get(runs.name(stage), ()) if find(cut, n)]
-    if defence in STILL:
+    if defence in STILL or "team" not in full.get("defences", ["team"]):
         names = [n for n in names if n not in DRAWN]
     if defence == "static":
         names.append("tickets")
@@ -208,6 +222,6 @@ def carried(key: str, value, cut: dict, full: dict):
         if same:
             return at(full, same[0])
         longer = cut.get(key)
-        if isinstance(value, list) and value == (longer or [])[: len(value)]:
+        if isinstance(value, list) and longer and value == longer[: len(value)]:
             return full[key][: len(full[key]) - len(longer) + len(value)]
     return value

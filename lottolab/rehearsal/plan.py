@@ -29,15 +29,16 @@ OFFICIAL = {
 
 
 class _Planned(Exception):
-    """All that the chapter computes is known: its results would be written now."""
+    """All that the chapter computes is known: its results would be used now."""
 
 
 def planned(chapter: str, scale: str) -> jobs.Work:
     """Return the stages and settings that the chapter asks for, each once, in order.
 
-    Its cells run up to where the results are written; data sets are empty images as
-    many as the real ones, and nothing is computed. Where a chapter goes on from what a
-    search has found (`tickets.extreme`), it goes on from the sparsest that it tries.
+    Its cells run up to the measurement whose results they write; data sets are empty
+    images as many as the real ones, and nothing is computed. Where a chapter goes on
+    from what a search has found (`tickets.extreme`), it goes on from the sparsest that
+    it tries.
 
     Raises ValueError for a chapter or scale that is not there; what a cell raises.
     """
@@ -46,9 +47,10 @@ def planned(chapter: str, scale: str) -> jobs.Work:
     cells = [c for c in json.loads(text)["cells"] if c["cell_type"] == "code"]
     work: jobs.Work = []
     scope: dict = {"__name__": "planned"}
-    with _captured(work), contextlib.suppress(_Planned):
+    with _captured(work) as seen, contextlib.suppress(_Planned):
         for cell in cells:
-            exec("".join(cell["source"]), scope)
+            seen["source"] = "".join(cell["source"])
+            exec(seen["source"], scope)
             if "parameters" in cell["metadata"].get("tags", []):
                 scope |= values
     keys = [(stage, json.dumps(given, sort_keys=True)) for stage, given in work]
@@ -56,8 +58,12 @@ def planned(chapter: str, scale: str) -> jobs.Work:
 
 
 @contextmanager
-def _captured(work: jobs.Work) -> Iterator[None]:
-    """Within the block, note what is asked for in place of computing it."""
+def _captured(work: jobs.Work) -> Iterator[dict]:
+    """Within the block, note what is asked for in place of computing it.
+
+    Yields a dict, in which `source` is to be that of the cell that runs.
+    """
+    seen = {"source": ""}
 
     def compute(asked: jobs.Work, keep=None) -> list[dict]:
         work.extend(asked)
@@ -65,10 +71,9 @@ def _captured(work: jobs.Work) -> Iterator[None]:
 
     def measure(asked: list[results.Asked]) -> list[dict]:
         work.extend((stage, given) for _, stage, given in asked)
+        if "results.write(" in seen["source"]:
+            raise _Planned
         return []
-
-    def write(*_) -> None:
-        raise _Planned
 
     backend = plt.get_backend()
     plt.switch_backend("Agg")
@@ -79,9 +84,8 @@ def _captured(work: jobs.Work) -> Iterator[None]:
         plan = pd.DataFrame(columns=columns)
         changed = {"compute": compute, "plan": lambda asked: plan}
         stack.enter_context(patch.multiple(jobs, **changed))
-        changed = {"measure": measure, "write": write}
-        stack.enter_context(patch.multiple(results, **changed))
-        yield
+        stack.enter_context(patch.object(results, "measure", measure))
+        yield seen
     plt.close("all")
     plt.switch_backend(backend)
 

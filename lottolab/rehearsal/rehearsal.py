@@ -17,8 +17,10 @@ from lottolab.rehearsal.ledger import Ledger
 # How many images a training has, a batch, how many steps it takes, and how many images
 # other functions look at. Small networks are timed on large batches, as they are used;
 # of wide networks under attack a single step on two images takes long enough.
-SIZES = {"": (240, 4, 2, 4), "ownership": (4500, 64, 2, 64), "ensembles": (98, 2, 1, 1)}
+SIZES = {"": (240, 4, 1, 2), "ownership": (4500, 64, 2, 64)}
+SIZES |= {"ensembles": (49, 2, 1, 1), "together": (96, 4, 1, 2)}
 ARCHIVE = (1.5, 0.3)  # pictures in the two parts of an archive, a training's image
+MORE = 3840  # images, where a run fails on so few: each of 100 classes needs some
 
 
 @dataclass
@@ -40,16 +42,19 @@ def rehearse(work: jobs.Work, sizes: tuple[int, int, int, int]) -> Rehearsal:
     """Compute a shortened run of each kind in the work, and list all runs it needs.
 
     Nothing is left behind: store and archives are in a temporary folder. A kind that
-    fails is noted with its error, and the others go on. `sizes` as in `SIZES`.
+    fails, on `MORE` images too, is noted with its error, and the others go on. `sizes`
+    as in `SIZES`.
     """
     keep, batch, steps, rows = sizes
-    found, pictures = Rehearsal(), [int(share * keep) for share in ARCHIVE]
+    most, found = max(keep, MORE), Rehearsal()
+    pictures = [int(share * most) for share in ARCHIVE]
     with _apart(work, found, pictures), shortcuts.measuring(steps, rows) as written:
         for stage, given in work:
             full = runs.arguments(stage, given)
             key = kind(stage, full)
             if key not in found.ledgers | found.errors:
                 error = _attempt(stage, shortened(full, keep, batch))
+                error = error and _attempt(stage, shortened(full, most, batch))
                 found.errors |= {key: error} if error else {}
             while written:
                 ledger = written.pop()

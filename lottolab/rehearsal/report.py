@@ -8,16 +8,17 @@ from rich.table import Table
 
 from lottolab import parameters, progress, results, runs, terminal
 from lottolab.checks import one_of
-from lottolab.rehearsal import cost
+from lottolab.rehearsal import cost, throughput
 from lottolab.rehearsal.plan import planned
 from lottolab.rehearsal.rehearsal import SIZES, rehearse
 
 PATH = results.COMMITTED / "rehearsal.csv"
-SUMMED = ["runs", "PFLOP", "in training", "hours here", "GPU-hours", "CPU-hours"]
-SUMMED += ["disk GB"]
-FORMATS = {"runs": ",.0f", "steps": ",.0f", "seconds a step": ".3g"}
-FORMATS |= dict.fromkeys(["PFLOP", "in training", "hours here", "GPU-hours"], ",.1f")
-FORMATS |= {"CPU-hours": ",.1f", "GPU GB": ".2g", "disk GB": ",.1f"}
+SUMMED = ["runs", "PFLOP", "GPU-hours", "CPU-hours", "hours here", "disk GB"]
+SHOWN = ["stage", "network", "dataset", "runs", "steps", "PFLOP", "GPU-hours"]
+SHOWN += ["CPU-hours", "hours here", "GPU GB", "disk GB"]
+FORMATS = dict.fromkeys(["runs", "steps", "PFLOP"], ",.0f")
+FORMATS |= dict.fromkeys(["GPU-hours", "CPU-hours", "disk GB", "GPU GB"], ",.1f")
+FORMATS |= {"hours here": ",.0f", "seconds a step": ".3g"}
 
 
 def report(chapter: str | None, scale: str, keep: bool) -> bool:
@@ -40,14 +41,17 @@ def report(chapter: str | None, scale: str, keep: bool) -> bool:
         table = cost.table(found)
         table.insert(0, "chapter", name)
         took = progress.duration(time.perf_counter() - start)
-        _show(table, f"{name} at {scale} scale: {len(found.ledgers)} kinds in {took}")
+        _show(
+            priced(table),
+            f"{name} at {scale} scale: {len(found.ledgers)} kinds in {took}",
+        )
         for key, error in found.errors.items():
             print(f"failed: {key.partition('{')[0]}: {error}\n  {key}")
         if keep:
             _keep(table, scale, found.tiny)
         tables.append(table)
-    together = pd.concat(tables)
-    print(cost.RULE)
+    together = priced(pd.concat(tables))
+    print("GPU-hours are", throughput.rule(throughput.read()))
     if len(chosen) > 1:
         sums = together.groupby("chapter", sort=False)[SUMMED].sum()
         _show(sums.reset_index(names="stage"), "all chapters")
@@ -55,7 +59,18 @@ def report(chapter: str | None, scale: str, keep: bool) -> bool:
 
 
 def read(path: Path = PATH) -> pd.DataFrame:
-    """Return the committed table, a row for each stage, network and data set."""
+    """Return the committed table, a row for each stage, network, data set and batch,
+    with the hours of a GPU by what was measured on one."""
+    return priced(_kept(path))
+
+
+def priced(table: pd.DataFrame) -> pd.DataFrame:
+    """Return the table with `PFLOP` and `GPU-hours`."""
+    hours = throughput.hours(table, throughput.read()).sum(axis=1)
+    return table.assign(**{"PFLOP": table[cost.WORK].sum(axis=1), "GPU-hours": hours})
+
+
+def _kept(path: Path) -> pd.DataFrame:
     empty = {"seconds a step": [""]}  # of stages that train nothing
     return pd.read_csv(path, keep_default_na=False, na_values=empty)
 
@@ -67,13 +82,12 @@ def _computes(chapter: str, scale: str) -> bool:
 
 
 def _show(table: pd.DataFrame, title: str) -> None:
-    table = table.drop(columns=["chapter", "error"], errors="ignore")
-    drawn = Table(*table.columns, title=title)
+    names = [name for name in SHOWN if name in table]
+    drawn = Table(*names, title=title)
     total = {name: table[name].sum() for name in SUMMED}
     for row in [*table.to_dict("records"), {"stage": "total", **total}]:
         row["stage"] = ".".join(row["stage"].split(".")[-2:])
-        cells = [_cell(row.get(n, ""), FORMATS.get(n, "")) for n in table.columns]
-        drawn.add_row(*cells)
+        drawn.add_row(*[_cell(row.get(n, ""), FORMATS.get(n, "")) for n in names])
     terminal.console().print(drawn)
 
 
@@ -86,9 +100,9 @@ def _cell(value, form: str) -> str:
 def _keep(table: pd.DataFrame, scale: str, tiny: list[str], path: Path = PATH) -> None:
     here = runs.surroundings()
     marks = {k: here[k] for k in ("finished", "device", "versions", "peak_mb")}
-    table = table.assign(scale=scale, tiny=" ".join(tiny), rule=cost.RULE, **marks)
+    table = table.assign(scale=scale, tiny=" ".join(tiny), **marks)
     if path.is_file():
-        before = read(path)
+        before = _kept(path)
         own = before["chapter"].isin(table["chapter"]) & (before["scale"] == scale)
         table = pd.concat([before[~own], table])
     order = {name: place for place, name in enumerate(parameters.chapters())}

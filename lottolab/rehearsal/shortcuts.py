@@ -17,7 +17,8 @@ from unittest.mock import patch
 
 import torch
 
-from lottolab import runs, store
+from lottolab import foresight, runs, store
+from lottolab.rehearsal.arguments import kind
 from lottolab.rehearsal.ledger import Counter, Held, Ledger
 
 # Functions of (model, images, …) that return a row an image; each image costs the same.
@@ -26,6 +27,7 @@ BY_ROW = (
     "mia_pruning.samia.sensitivity",
     "modelguard.queries.perturbed",
 )
+ROUNDS = 100, 2  # of SynFlow: all, and those that are computed
 PRIVATE = "mia_pruning.dp"  # the one training with a loop of its own
 
 
@@ -35,6 +37,8 @@ class Meter:
     def __init__(self, steps: int, rows: int) -> None:
         self.steps, self.few = steps, rows
         self.counter, self.ledgers, self.saved = Counter(), [], set()
+        self.networks: dict[str, dict] = {}  # arguments of the first, by kind
+        self.asked = 0  # calls of functions that give a row an image
         self.running: list[Ledger] = [Ledger(measuring, {})]  # for work outside stages
 
     @property
@@ -55,6 +59,7 @@ def measuring(steps: int, rows: int) -> Iterator[list[Ledger]]:
         "train._epoch": _first_steps,
         "train._save": _first_checkpoint,
         f"{PRIVATE}._step": _first_private_steps,
+        "foresight.prune": _pruned,
     } | dict.fromkeys(BY_ROW, _first_rows)
     with ExitStack() as stack:
         for path, change in changes.items():
@@ -69,9 +74,16 @@ def measuring(steps: int, rows: int) -> Iterator[list[Ledger]]:
 
 
 def _asking(meter: Meter, original: Callable) -> Callable:
+    """Note what is asked for; of a kind of network only the first is made."""
+
     def obtain(stage, given):
-        meter.ledger.asked.append((stage, runs.arguments(stage, given)))
-        return original(stage, given)
+        full = runs.arguments(stage, given)
+        meter.ledger.asked.append((stage, full))
+        alike = kind(stage, full)
+        result = original(stage, meter.networks.get(alike, given))
+        if "weights" in result or "masks" in result:
+            meter.networks.setdefault(alike, given)
+        return result
 
     return obtain
 
@@ -104,7 +116,8 @@ def _first_steps(meter: Meter, original: Callable) -> Callable:
     def epoch(model, optimiser, batches, number, loss, masks, after_step, precision):
         gains = getattr(model, "gains", [])  # the Min-Max game notes one a step
         known = vars(optimiser).get("rehearsed")
-        if known is None:
+        passed = known is not None
+        if not passed:
             known = optimiser.rehearsed = SimpleNamespace(noted=len(gains))
             stamps = [meter.counter.now()]
 
@@ -128,6 +141,9 @@ def _first_steps(meter: Meter, original: Callable) -> Callable:
             meter.ledger.parameters = max(meter.ledger.parameters, count)
             known.step = stamps[-1]  # the last one, when all is warm
             known.step.add(stamps[-2], -1)
+        ended = not passed and meter.steps >= batches.steps
+        if after_step and not ended:  # some wait for the end of an epoch
+            _end_epoch(meter, model, known, after_step, (number + 1) * batches.steps)
         known.noted += batches.steps
         gains.extend(gains[-1:] * (known.noted - len(gains)))
         images = len(batches.images)
@@ -136,6 +152,21 @@ def _first_steps(meter: Meter, original: Callable) -> Callable:
         return known.mean
 
     return epoch
+
+
+def _end_epoch(meter: Meter, model, known, after_step: Callable, steps: int) -> None:
+    """Call what comes after the last step; of ADMM's updates only the first."""
+    is_admm = hasattr(model, "total")  # of the penalty over the epoch
+    if not is_admm:
+        after_step(model, steps - 1)
+        return
+    if "update" not in vars(known):
+        model.total = next(model.parameters()).new_tensor(known.mean)
+        start = meter.counter.now()
+        after_step(model, steps - 1)
+        known.update = meter.counter.since(start)
+    else:
+        meter.ledger.rest.add(known.update)
 
 
 def _first_checkpoint(meter: Meter, original: Callable) -> Callable:
@@ -168,9 +199,25 @@ def _first_private_steps(meter: Meter, original: Callable) -> Callable:
     return step
 
 
+def _pruned(meter: Meter, original: Callable) -> Callable:
+    def prune(method, model, x, y, rate):
+        start = meter.counter.now()
+        if method == "synflow":
+            times = ROUNDS[0] / ROUNDS[1]
+            found = foresight.synflow(model, tuple(x.shape[1:]), rate, ROUNDS[1])
+        else:
+            times = len(x) / meter.few
+            found = original(method, model, x[: meter.few], y[: meter.few], rate)
+        meter.ledger.rest.add(meter.counter.since(start), times - 1)
+        return found
+
+    return prune
+
+
 def _first_rows(meter: Meter, original: Callable) -> Callable:
     def rows(model, images, *given, **options):
         count, start = len(images), meter.counter.now()
+        meter.asked += 1
         found = original(model, images[: meter.few], *given, **options)
         work = meter.counter.since(start)
         meter.ledger.elsewhere.add(work)
@@ -181,7 +228,7 @@ def _first_rows(meter: Meter, original: Callable) -> Callable:
         if not found.is_floating_point():
             return found
         # No two alike: attacks on equal rows would only divide by zero.
-        generator = torch.Generator().manual_seed(count)
+        generator = torch.Generator().manual_seed(meter.asked)
         return found + 0.1 * torch.randn(found.shape, generator=generator)
 
     return rows
