@@ -12,11 +12,9 @@ to in process. Then how many single images a second 8 clients side by side get.
 
 import argparse
 import asyncio
+import functools
 import json
-import multiprocessing
-import tempfile
 import time
-from pathlib import Path
 
 import httpx
 import numpy as np
@@ -24,12 +22,8 @@ import torch
 from torch import Tensor
 
 from lottolab import results
-from lottolab.modelguard import service
-from lottolab.modelguard.client import Remote
 from lottolab.modelguard.commands import TIMED
-from lottolab.modelguard.experiments import attackers, services
-from lottolab.modelguard.quantisers import ModelGuardS
-from lottolab.modelguard.state import State
+from lottolab.modelguard.experiments import attackers, over_http, services
 from lottolab.modelguard.worker import guarded
 
 BYTES = {"Content-Type": "application/octet-stream"}
@@ -42,36 +36,11 @@ def timed_defences(seed: int = 0) -> dict[str, dict]:
     return {own["defence"]["name"]: own for own in every if own["seed"] == seed}
 
 
-def serve(own: dict, folder: str, port, budget: int) -> None:
-    """Serve a defence in this process, with its state on the disk; tell the port."""
-    torch.set_num_threads(1)
-    images, asked, parts = made(own, budget)
-    state = None
-    if isinstance(asked.defence, ModelGuardS):
-        state = State(Path(folder) / "state", {})
-        state.restore(asked.defence)
-    bound = service.listen("127.0.0.1", 0)
-    shape, classes = tuple(images.shape[1:]), parts["classes"]
-    port.put(bound.getsockname()[1])
-    service.run(service.app(asked, shape, classes, state=state), bound)
-
-
 def made(own: dict, budget: int):
     """Return the thief's images, and the target behind the defence with its parts."""
     setting = {k: own[k] for k in own if k not in ("defence", "public", "budget")}
     images, _ = attackers.gathered(own["public"], budget, **setting)
     return images, *services.defended(own["defence"], **setting)
-
-
-def medians(asks: list, images: Tensor) -> list[float]:
-    """Return the median milliseconds that each takes for one image, asked in turns."""
-    found = [[] for _ in asks]
-    for image in images.split(1):
-        for ask, seconds in zip(asks, found, strict=True):
-            start = time.perf_counter()
-            ask(image)
-            seconds.append(time.perf_counter() - start)
-    return [1000 * float(np.median(seconds)) for seconds in found]
 
 
 async def together(url: str, images: Tensor, clients: int = 8) -> float:
@@ -96,23 +65,19 @@ def main() -> None:
     parser.add_argument("--warm", type=int, default=1000)
     given = parser.parse_args()
     torch.set_num_threads(1)
-    spawn, first = multiprocessing.get_context("spawn"), None
+    first = None
     print(
         "defence        in process        HTTP   × none: each  HTTP ÷ each   8 clients"
     )
     for name, own in timed_defences().items():
-        images, asked, _ = made(own, given.warm)
-        port = spawn.Queue()
-        with tempfile.TemporaryDirectory() as folder:
-            process = spawn.Process(target=serve, args=(own, folder, port, given.warm))
-            process.start()
-            remote = Remote(f"http://127.0.0.1:{port.get(timeout=300)}")
-            asks = [lambda x, a=asked: guarded(a, x), remote]
+        images, asked, parts = made(own, given.warm)
+        shape = tuple(images.shape[1:])
+        with over_http.served(asked, shape, parts["classes"]) as remote:
+            asks = [functools.partial(guarded, asked), remote]
             equal = torch.equal(*[ask(images) for ask in asks])
-            ours = medians(asks, images[: given.queries])
+            took = over_http.in_turns(asks, images[: given.queries])
+            ours = [1000 * float(np.median(seconds)) for seconds in took]
             rate = asyncio.run(together(remote.url, images))
-            process.terminate()
-            process.join()
         first = first or ours
         print(
             f"{name:13s} {ours[0]:8.2f} ms {ours[1]:8.2f} ms {ours[0] / first[0]:7.2f} "

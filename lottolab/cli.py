@@ -18,7 +18,7 @@ from lottolab import edition as whole
 from lottolab.progress import duration
 
 ROOMS = ["ownership", "membership", "ensembles", "modelguard", "mia_pruning"]
-Scale = Annotated[str, typer.Option(help="smoke, laptop or paper")]
+Scale = Annotated[str, typer.Option(help="smoke, laptop, cifar or paper")]
 
 app = typer.Typer(
     help="Run, check and render the book.",
@@ -124,6 +124,10 @@ def sweep(
     ] = None,
     gpus: Annotated[int, typer.Option(help="a point takes of a worker's GPU")] = 0,
     metric: Annotated[str | None, typer.Option(help="what the figure shows")] = None,
+    where: Annotated[
+        list[str] | None,
+        typer.Option(metavar="COLUMN=VALUES", help="of the rows that it shows"),
+    ] = None,
     stage: Annotated[
         str | None, typer.Option(help="of the chapter, to sweep it alone")
     ] = None,
@@ -132,11 +136,14 @@ def sweep(
     from lottolab.sweep import sweep as over
 
     folder = output or execute.ROOT / "_build" / "sweeps" / chapter
-    side = {"scheduler": scheduler, "gpus": gpus, "metric": metric, "stage": stage}
+    side = {"scheduler": scheduler, "gpus": gpus, "stage": stage}
+    side |= {"metric": metric, "where": where}
     failed = over(chapter, scale, parameter, folder, **side)
-    print(folder / "table.csv")
+    for path in (folder / "table.csv", folder / "figure.png"):
+        if path.exists():
+            print(path)
     if failed:
-        raise RuntimeError(f"{failed} points failed; their rows say why")
+        raise RuntimeError(f"points that failed: {failed}; their rows say why")
 
 
 @app.command("test")

@@ -38,6 +38,16 @@ def of_chapter(chapter: str, scale: str, given: list[str]) -> list[dict]:
     return made
 
 
+def words(chapter: str, given: list[str]) -> dict[str, str]:
+    """Return what the command line calls each parameter.
+
+    >>> words("ownership", ["rounds=2,3", "seed=0:2"])
+    {'rounds': 'rounds', 'seeds': 'seed'}
+    """
+    known = parameters.of(chapter)
+    return {_parameter(chapter, word, known)[0]: word for word in read(given)}
+
+
 def read(given: list[str]) -> dict[str, list[str]]:
     """Read `NAME=VALUES`: cut at commas outside of brackets, write out whole `a:b`.
 
@@ -72,8 +82,8 @@ def product(axes: dict[str, list]) -> list[dict]:
 def label(point: dict) -> str:
     """Write a point as the command line has it.
 
-    >>> label({"rounds": 2, "seeds": [1]})
-    'rounds=2 seeds=[1]'
+    >>> label({"rounds": 2, "seed": 1})
+    'rounds=2 seed=1'
     """
     return " ".join(f"{name}={value}" for name, value in point.items())
 

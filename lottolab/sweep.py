@@ -13,24 +13,18 @@ from pathlib import Path
 
 import matplotlib.pyplot as plt
 import pandas as pd
-import seaborn as sns
-from matplotlib.figure import Figure
 
 from lottolab import (
+    curves,
     execute,
     grids,
     jobs,
     parameters,
-    plots,
     points,
     progress,
     results,
     stages,
 )
-from lottolab.checks import one_of
-
-PREFIX = "p_"  # of the columns that hold the point's parameters
-PANELS = 6
 
 
 def sweep(
@@ -43,6 +37,7 @@ def sweep(
     scheduler: str | None = None,
     gpus: int = 0,
     metric: str | None = None,
+    where: list[str] | None = None,
 ) -> int:
     """Run what is missing of a grid; leave `table.csv` and `figure.png` in `folder`.
 
@@ -54,25 +49,37 @@ def sweep(
         given: `NAME=VALUES`, see `grids.read`.
         stage: of the chapter, whose arguments are swept instead, see `stages.find`.
         scheduler, gpus: of a Dask cluster, see `points.run`.
-        metric: what the figure shows, by default what most rows measure.
+        metric, where: what the figure shows and of which rows, `COLUMN=VALUES`; by
+            default what `curves.shown` says.
 
     Raises:
-        ValueError: the chapter, the scale, a parameter or a value is not allowed;
-            nothing has run.
+        ValueError: the chapter, the scale, a parameter or a value is not allowed, and
+            nothing has run; or the table, which is written, has no such rows to draw.
         RuntimeError: the scheduler cannot be reached.
     """
+    marks, look, words = curves.marks(where or []), None, {}
     if stage is None:
         made, salt = grids.of_chapter(chapter, scale, given), _code(chapter)
         call = functools.partial(run_point, chapter, scale)
+        look, words = curves.shown(chapter), grids.words(chapter, given)
     else:
         made, call, salt = _grid_of_stage(chapter, scale, stage, given)
     named = {_name(salt, scale, point): point for point in made}
-    ended = _finish(call, chapter, scale, named, folder, scheduler, gpus)
-    table = pd.concat([_rows(chapter, scale, folder, n, ended[n]) for n in named])
+    told = {
+        name: {words.get(key, key): _cell(value) for key, value in point.items()}
+        for name, point in named.items()
+    }
+    side = {"jobs": jobs.processes(), "scheduler": scheduler, "gpus": gpus}
+    ended = _finish(call, chapter, scale, named, told, folder, side)
+    rows = [_rows(chapter, scale, folder, n, told[n], ended[n]) for n in named]
+    table = pd.concat(rows)
     _write(table, folder / "table.csv")
+    (folder / "figure.png").unlink(missing_ok=True)
     if "metric" in table and table["metric"].notna().any():
-        draw(table, made, metric).savefig(folder / "figure.png")
-        plt.close("all")
+        shown = {"look": look, "metric": metric, "where": marks}
+        figure = curves.draw(table, list(told.values()), **shown)
+        figure.savefig(folder / "figure.png")
+        plt.close(figure)
     return sum(bool(record["error"]) for record in ended.values())
 
 
@@ -84,34 +91,6 @@ def run_point(
         del os.environ[key]  # a worker outlives the sweep that started it
     os.environ.update(environment)
     execute.execute(chapter, scale, point, folder)
-
-
-def draw(table: pd.DataFrame, grid_of: list[dict], metric: str | None = None) -> Figure:
-    """Draw one metric against the parameter with the most values, a panel an arm.
-
-    Lines are the values of the others, but for seeds and what has one value. Each point
-    is the mean of all rows that are there, with its 95 % interval.
-
-    Raises ValueError for a metric that no row has.
-    """
-    plots.style()
-    there = table[table["metric"].notna()]
-    metric = metric or there["metric"].mode()[0]
-    one_of("metric", metric, there["metric"].unique())
-    counts = {n: len({_cell(point[n]) for point in grid_of}) for n in grid_of[0]}
-    shown = [n for n in counts if counts[n] > 1 and n not in ("seed", "seeds")]
-    names = sorted(shown or counts, key=lambda name: -counts[name])
-    rows = there[there["metric"] == metric].copy()
-    look = {"x": PREFIX + names[0], "y": "value", "kind": "line", "marker": "o"}
-    if len(names) > 1:
-        others = rows[[PREFIX + name for name in names[1:]]].astype(str)
-        look["hue"] = others.agg(", ".join, axis=1).rename(", ".join(names[1:]))
-    if "arm" in rows:
-        rows = rows[rows["arm"].isin(rows["arm"].unique()[:PANELS])]
-        look |= {"col": "arm", "col_wrap": min(3, rows["arm"].nunique())}
-    found = sns.relplot(rows, **look, height=3, seed=0)
-    found.set_axis_labels(names[0], metric).set_titles("{col_name}")
-    return found.figure
 
 
 def _grid_of_stage(
@@ -132,24 +111,26 @@ def _finish(
     chapter: str,
     scale: str,
     named: dict[str, dict],
+    told: dict[str, dict],
     folder: Path,
-    scheduler: str | None,
-    gpus: int,
+    side: dict,
 ) -> dict[str, dict]:
-    """Run the points that are missing; return the records of all by name."""
+    """Run the points that are missing; return the records of all by name.
+
+    `told` says them in the words of the command line.
+    """
     ended = {n: r for n in named if (r := _ended(chapter, scale, folder, n))}
     todo = {n: point for n, point in named.items() if n not in ended}
     print(f"{len(named)} points, {len(ended)} of them are there", flush=True)
     here = {k: v for k, v in os.environ.items() if k.startswith("LOTTOLAB_")}
     here["LOTTOLAB_JOBS"] = "1"  # the points are what is side by side
-    side = {"jobs": jobs.processes(), "scheduler": scheduler, "gpus": gpus}
     with progress.watch(f"sweep of {chapter}"):
         here |= {progress.FOLDER: os.environ[progress.FOLDER]}
         call = functools.partial(call, environment=here)
         for name, record in points.run(call, todo, folder / "points", **side):
             ended[name] = record
             said = record["error"] or f"done in {progress.duration(record['seconds'])}"
-            text = f"{len(ended)}/{len(named)} {grids.label(named[name])}: {said}"
+            text = f"{len(ended)}/{len(named)} {grids.label(told[name])}: {said}"
             print(text, flush=True)
     return ended
 
@@ -191,9 +172,9 @@ def _measured(chapter: str, scale: str, folder: Path, name: str) -> Path:
 
 
 def _rows(
-    chapter: str, scale: str, folder: Path, name: str, record: dict
+    chapter: str, scale: str, folder: Path, name: str, told: dict, record: dict
 ) -> pd.DataFrame:
-    own = {PREFIX + key: _cell(value) for key, value in record["point"].items()}
+    own = {curves.PREFIX + key: value for key, value in told.items()}
     path = _measured(chapter, scale, folder, name)
     if record["error"] or not path.exists():
         return pd.DataFrame([own | {"error": record["error"]}])

@@ -1,5 +1,8 @@
 """The stages of chapter 4, on networks of a second each."""
 
+import multiprocessing
+
+import httpx
 import pytest
 import torch
 import torch.nn.functional as F
@@ -7,7 +10,13 @@ import trainings
 
 from lottolab import data, predict, train
 from lottolab.modelguard import ModelGuardS, extraction, measures, queries
-from lottolab.modelguard.experiments import attackers, services, studies, thefts
+from lottolab.modelguard.experiments import (
+    attackers,
+    over_http,
+    services,
+    studies,
+    thefts,
+)
 
 pytestmark = pytest.mark.usefixtures("on_one_thread")
 RECIPE = {"epochs": 3, "batch": 20, "lr": 0.1, "crop": 1, "flip": False}
@@ -358,14 +367,56 @@ def test_a_slow_defence_takes_longer():
     assert found["response"] > 0
 
 
+@pytest.mark.parametrize("defence", [NONE, S, {"name": "MAD", "epsilon": 1.0}])
+def test_a_service_is_timed_over_http_and_answers_the_same(defence):
+    table = study(over_http.timed, defence)["measurements"]
+    assert table.loc[table["metric"] == "equal", "value"].tolist() == [1.0]
+    wide = table.pivot_table(index="via", columns="metric", values="value")
+    late = "response, 95th percentile"
+    assert (wide["response"] > 0).all()
+    assert (wide[late] >= wide["response"]).all()
+    assert wide.loc["HTTP", "response"] > wide.loc["in process", "response"]
+
+
+def test_a_server_is_another_process_and_ends_with_the_block(tmp_path):
+    target, parts = services.defended(S, **SETTING)
+    images = parts["test"][0][:20]
+    before = set(multiprocessing.active_children())
+    with over_http.served(target, tuple(images.shape[1:]), 10) as remote:
+        (server,) = set(multiprocessing.active_children()) - before
+        remote(images)
+        assert (remote.asked, target.asked, target.defence.count) == (20, 0, 0)
+    assert not server.is_alive()
+    with pytest.raises(httpx.ConnectError):
+        httpx.get(remote.url)
+
+
+def test_a_server_that_cannot_begin_is_one_line():
+    with (
+        pytest.raises(RuntimeError, match="the service ended before it began"),
+        over_http.served("no service", (1, 8, 8), "no number"),
+    ):
+        pytest.fail("it began")
+
+
+def test_the_ways_are_asked_in_turns():
+    heard = []
+    ways = [lambda x, name=name: heard.append((name, int(x))) for name in "ab"]
+    took = over_http.in_turns(ways, torch.arange(3))
+    assert heard == [(name, i) for i in range(3) for name in "ab"]
+    assert [len(seconds) for seconds in took] == [3, 3]
+
+
 # ------------------------------------------------------------------ checks
 
 
 def test_settings_are_checked_before_anything_runs():
     right = ([0.5, 1, 1.5, 2], [0.02, 0.2], [0.4, 0.7], [10, 20], 100, 50)
     services.check(*right)
+    services.check([1.5], *right[1:])
     for place, wrong, what in (
-        (0, [1, 0.5, 1.5, 2], "epsilons must be 4 different, rising values"),
+        (0, [1, 0.5, 1.5, 2], "epsilons must be 4 different, rising values, or one"),
+        (0, [0.5, 1], "epsilons must be 4 different"),
         (1, [0.1], "betas must be 2, one a target"),
         (2, [0.1, 0.2, 0.3], "taus must be 2"),
         (3, [20, 10], "grow must be 2 rising numbers up to budget = 100"),

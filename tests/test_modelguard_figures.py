@@ -142,3 +142,27 @@ def test_the_slowest_defence_is_to_the_right():
     means = [c.lines[0].get_xdata()[0] for c in axis.containers]
     assert told == ["none", "MAD"]
     assert means == pytest.approx([1.1, 6.0])
+
+
+def test_times_over_http_are_hollow_below_those_in_process():
+    late = "response, 95th percentile"
+    table = pd.DataFrame(
+        rows("timed", "response", (9.0, 9.0), arm="none")  # at another time
+        + rows("over HTTP", "response", (2.0, 3.0), arm="none", via="HTTP")
+        + rows("over HTTP", "response", (1.0, 1.2), arm="none", via="in process")
+        + rows("over HTTP", late, (4.0, 6.0), arm="none", via="HTTP")
+        + rows("over HTTP", late, (1.5, 1.7), arm="none", via="in process")
+    )
+    axis = figures.latency(table).axes[0]
+    inside, outside = [c.lines[0] for c in axis.containers]
+    assert inside.get_xdata()[0] == pytest.approx(1.1)
+    assert outside.get_xdata()[0] == pytest.approx(2.5)
+    assert outside.get_ydata()[0] < inside.get_ydata()[0]
+    assert outside.get_markerfacecolor() == "white"
+    ticks = {
+        float(n.get_ydata()[0]): n.get_xdata()[0]
+        for n in axis.lines
+        if n.get_marker() == "|" and n.get_markersize() == 11
+    }
+    heights = [float(n.get_ydata()[0]) for n in (inside, outside)]
+    assert [ticks[y] for y in heights] == pytest.approx([1.6, 5.0])

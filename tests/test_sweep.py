@@ -13,12 +13,25 @@ import time
 from pathlib import Path
 
 import nbformat
+import numpy as np
 import pandas as pd
 import pytest
+import scipy.stats
 import yaml
 from chapters import chapter
 
-from lottolab import cli, execute, grids, jobs, parameters, points, results, sweep
+from lottolab import (
+    cli,
+    curves,
+    execute,
+    grids,
+    jobs,
+    parameters,
+    points,
+    results,
+    sweep,
+)
+from lottolab.modelguard.experiments import services
 
 ROOT = Path(__file__).parents[1]
 GRID = {f"{x:02d}": {"x": x} for x in range(12)}
@@ -239,11 +252,11 @@ def test_a_chapter_is_swept_and_swept_again_only_where_it_must(book, capfd):
     out, err = capfd.readouterr()
     folder = book / "_build/sweeps/first"
     assert "4 points, 0 of them are there" in out
-    assert "lr=0.1 seeds=[3]: Failed: first stopped: ArithmeticError: three" in out
-    assert err.splitlines()[-1] == "lottolab: 2 points failed; their rows say why"
+    assert "lr=0.1 seed=3: Failed: first stopped: ArithmeticError: three" in out
+    assert err.splitlines()[-1] == "lottolab: points that failed: 2; their rows say why"
     table = pd.read_csv(folder / "table.csv")
     assert table["p_lr"].tolist() == [0.1, 0.1, 0.1, 0.5, 0.5, 0.5]
-    assert table["p_seeds"].tolist() == [2, 2, 3, 2, 2, 3]
+    assert table["p_seed"].tolist() == [2, 2, 3, 2, 2, 3]
     assert table["value"].dropna().tolist() == [0.2, 0.2, 1.0, 1.0]
     assert table["error"].notna().tolist() == [False, False, True, False, False, True]
     assert (folder / "figure.png").read_bytes().startswith(b"\x89PNG")
@@ -281,32 +294,122 @@ def test_a_point_whose_stage_has_changed_is_run_again(book, monkeypatch):
         assert (sweep._ended("first", "laptop", book / "out", "a") is not None) == ended
 
 
-def test_the_figure_has_a_panel_an_arm_and_a_line_a_value():
-    lrs, crops, seeds = (0.1, 0.2, 0.5), (0, 4), (0, 1, 2, 3)
-    grid = [
-        {"seeds": [seed], "crop": crop, "lr": lr, "rounds": 2}
-        for lr, crop, seed in itertools.product(lrs, crops, seeds)
-    ]
+def rows_of(grid, **changed):
+    """Return a sweep's table: for each point two arms, two metrics, one of them twice.
+
+    A loss is (lr + crop) times the length of the arm's name, and its seed less 1.5.
+    """
     rows = [
-        {"p_lr": p["lr"], "p_crop": p["crop"], "p_seeds": p["seeds"][0], "p_rounds": 2}
-        | {"arm": arm, "metric": metric}
-        | {"value": (p["lr"] + p["crop"]) * len(arm) + (p["seeds"][0] - 1.5)}
+        {"p_lr": p["lr"], "p_crop": p["crop"], "p_seed": p["seed"], "p_rounds": 2}
+        | {"arm": arm, "metric": metric, "seed": 7}
+        | {"value": (p["lr"] + p["crop"]) * len(arm) + (p["seed"] - 1.5)}
         for p in grid
         for arm in ("a", "bb")
         for metric in ("loss", "loss", "accuracy")
     ]
-    figure = sweep.draw(pd.DataFrame(rows), grid)
-    first, second = figure.axes
-    assert [axis.get_title() for axis in figure.axes] == ["a", "bb"]
-    assert first.get_ylabel() == "loss"
-    assert second.get_xlabel() == "lr"
-    assert list(second.lines[0].get_xdata()) == list(lrs)
-    assert list(second.lines[0].get_ydata()) == pytest.approx([0.2, 0.4, 1.0])
-    assert list(second.lines[1].get_ydata()) == pytest.approx([8.2, 8.4, 9.0])
-    assert [text.get_text() for text in figure.legends[0].texts] == ["0", "4"]
-    assert figure.legends[0].get_title().get_text() == "crop"
+    return pd.DataFrame([row | changed for row in rows])
+
+
+LRS, SEEDS = (0.1, 0.2, 0.5), (0, 1, 2, 3)
+POINTS = [
+    {"seed": seed, "crop": crop, "lr": lr, "rounds": 2}
+    for lr, crop, seed in itertools.product(LRS, (0, 4), SEEDS)
+]
+
+
+def drawn(figure):
+    """Return for each axis by title its lines, by label: places, means, intervals."""
+    return {
+        axis.get_title(): {
+            container.get_label(): (
+                list(container.lines[0].get_xdata()),
+                list(container.lines[0].get_ydata()),
+                [[y for _, y in bar] for bar in container.lines[2][0].get_segments()],
+            )
+            for container in axis.containers
+        }
+        for axis in figure.axes
+    }
+
+
+def test_the_figure_has_a_panel_an_arm_and_a_line_a_value():
+    figure = curves.draw(rows_of(POINTS), POINTS)
+    found = drawn(figure)
+    assert list(found) == ["a", "bb"]
+    assert figure.axes[0].get_ylabel() == "loss"
+    assert figure.axes[1].get_xlabel() == "lr"
+    assert list(found["bb"]) == ["crop=0", "crop=4"]
+    x, mean, _ = found["bb"]["crop=0"]
+    assert x == list(LRS)
+    assert mean == pytest.approx([0.2, 0.4, 1.0])
+    x, mean, intervals = found["bb"]["crop=4"]
+    assert mean == pytest.approx([8.2, 8.4, 9.0])
+    known = scipy.stats.t(3, 8.2, np.std(SEEDS, ddof=1) / 2).interval(0.95)
+    assert intervals[0] == pytest.approx(known)  # n is 4 seeds, not 8 rows
     with pytest.raises(ValueError, match="did you mean accuracy"):
-        sweep.draw(pd.DataFrame(rows), grid, "acuracy")
+        curves.draw(rows_of(POINTS), POINTS, metric="acuracy")
+
+
+def test_a_chapter_says_what_its_figure_shows_and_the_reader_something_else():
+    grid = [point for point in POINTS if point["crop"] == 0]
+    table = pd.concat(
+        [rows_of(grid, attack="naive"), rows_of(grid, attack="lira, online")]
+    )
+    look = {"metric": "accuracy", "where": {"arm": ["bb"], "attack": ["naive"]}}
+    look |= {"panels": "attack", "lines": "arm"}
+    assert {k: list(v) for k, v in drawn(curves.draw(table, grid, look)).items()} == {
+        "naive": ["bb"]
+    }
+    where = curves.marks(["attack=naive,lira, online", "arm=a"])
+    assert where == {"attack": ["naive", "lira, online"], "arm": ["a"]}
+    found = drawn(curves.draw(table, grid, look, where=where))
+    assert {k: list(v) for k, v in found.items()} == {
+        "naive": ["a"],
+        "lira, online": ["a"],
+    }
+    for other in ({"metric": "loss"}, {"look": look | {"where": {"arm": ["c"]}}}):
+        figure = curves.draw(table, grid, **{"look": look} | other)
+        assert list(drawn(figure)) == ["a", "bb"]
+        assert figure.axes[0].get_ylabel() == "loss"
+
+
+@pytest.mark.parametrize(
+    ("where", "message"),
+    [
+        (["arm"], "--where must be COLUMN=VALUES, got 'arm'"),
+        (["arn=a"], "a column of the table must be one of .*did you mean arm"),
+        (["arm=b"], "arm must be one of a, bb, got 'b'; did you mean bb"),
+    ],
+)
+def test_rows_that_are_not_there_cannot_be_shown(where, message):
+    with pytest.raises(ValueError, match=message):
+        curves.draw(rows_of(POINTS), POINTS, where=curves.marks(where))
+
+
+@pytest.mark.parametrize("name", ["ownership", "membership", "modelguard"])
+def test_what_the_book_shows_of_a_chapter_is_in_its_results(name):
+    look = curves.shown(name)
+    table = results.load(results.COMMITTED / name / "laptop.csv")
+    rows = table[table["metric"] == look["metric"]]
+    for column, values in look["where"].items():
+        assert set(values) <= set(rows[column])
+    shown = curves.draw(
+        table.assign(p_seed=table["seed"]), [{"seed": s} for s in (0, 1)], look
+    )
+    panels = look["where"][look["panels"]] if "panels" in look else [""]
+    assert [axis.get_title() for axis in shown.axes] == panels
+    assert set(drawn(shown)[panels[0]]) == set(look["where"][look["lines"]])
+
+
+def test_the_command_of_the_issue_is_a_grid_that_the_chapter_can_run():
+    """`-p epsilon=… -p seed=…`: one budget and one target a point."""
+    given = ["epsilon=0.25,0.5,1", "seed=0:5"]
+    made = grids.of_chapter("modelguard", "laptop", given)
+    assert len(made) == 15
+    assert made[5] == {"epsilons": [0.5], "seeds": [0]}
+    known = {n: p.default for n, p in parameters.of("modelguard").items()} | made[5]
+    names = ("epsilons", "betas", "taus", "grow", "budget", "small")
+    services.check(**{name: known[name] for name in names})
 
 
 def test_the_example_for_slurm_asks_for_what_the_page_says(capsys, monkeypatch):

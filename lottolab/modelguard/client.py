@@ -35,6 +35,10 @@ class Remote:
         require(right, f"{self.url} takes images of {list(self.shape)}", given)
         return torch.cat([self._ask(part) for part in images.split(self.most)])
 
+    def close(self) -> None:
+        """Let go of the connection."""
+        self._http.close()
+
     def _ask(self, images: Tensor) -> Tensor:
         content = images.contiguous().numpy().tobytes()
         kind = {"Content-Type": "application/octet-stream"}

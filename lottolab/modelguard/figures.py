@@ -196,18 +196,38 @@ def growth(table: pd.DataFrame) -> Figure:
 
 
 def latency(table: pd.DataFrame) -> Figure:
-    """Draw the time of one answer, the network included (Figure 6)."""
+    """Draw the time of one answer, the network included (Figure 6).
+
+    Rows of `point` over HTTP: filled `via` in process, hollow HTTP, ticks the 95th
+    percentiles. Of a table without them, those of `point` timed.
+    """
     rows = where(table, point="timed", metric="response")
+    if "via" in table:
+        point = {"point": "over HTTP", "via": "in process"}
+        rows = where(table, **point, metric="response")
     arms = [arm for arm in LOOKS if arm in set(rows["arm"])]
-    figure, axis = _axis(3.2)
-    for place, arm in enumerate(arms):
+    figure, axis = _axis(3.8)
+    for place, arm in zip(range(len(arms), 0, -1), arms, strict=True):
         look = LOOKS[arm] | {"linestyle": "none"}
-        means(axis, [(len(arms) - place, where(rows, arm=arm))], look, 1, flat=True)
+        means(axis, [(place, where(rows, arm=arm))], look, 1, flat=True)
+        if "via" in table:
+            own = where(table, point="over HTTP", arm=arm)
+            _over_http(axis, place - 0.3, own, look)
     axis.set_yticks(range(len(arms), 0, -1), arms)
     axis.set(xlabel="response time of one query (ms)", xscale="log")
-    ticks = [0.2, 0.5, 1, 2, 5, 10, 20, 50]
+    ticks = [0.2, 0.5, 1, 2, 5, 10, 20, 50, 100]
     low, high = axis.get_xlim()
     ticks = [t for t in ticks if low <= t <= high]
     axis.set_xticks(ticks, [f"{t:g}" for t in ticks])
     axis.minorticks_off()
     return figure
+
+
+def _over_http(axis: Axes, place: float, rows: pd.DataFrame, look: dict) -> None:
+    hollow = look | {"markerfacecolor": "white"}
+    there = where(rows, via="HTTP", metric="response")
+    means(axis, [(place, there)], hollow, 1, flat=True)
+    late = where(rows, metric="response, 95th percentile")
+    for y, via in ((place + 0.3, "in process"), (place, "HTTP")):
+        value = where(late, via=via)["value"].mean()
+        axis.plot([value], [y], "|", color=look["color"], markersize=11)

@@ -9,7 +9,7 @@ import typer
 from torch import Tensor
 
 from lottolab import checkpoint, models
-from lottolab.ownership import alignment, signature
+from lottolab.ownership import alignment, channels, matching, signature
 from lottolab.ownership.key import SignatureKey
 from lottolab.ownership.key import commit as bind
 
@@ -17,6 +17,10 @@ app = typer.Typer(
     help="Sign a sparse network and verify whose it is.", no_args_is_help=True
 )
 Network = Annotated[Path, typer.Argument(help="a safetensors file")]
+Groups = Annotated[
+    Path | None,
+    typer.Option(help="YAML: axes that are reordered together, see the page"),
+]
 KeyFile = Annotated[Path, typer.Option("--key", help="the owner's key, JSON")]
 
 
@@ -85,16 +89,19 @@ def verify(
     reference: Annotated[
         Path | None, typer.Option(help="your ticket before it was signed")
     ] = None,
+    groups: Groups = None,
 ) -> None:
     """Decide whether a network carries the owner's signature; exit 0 if it does.
 
     With a reference the channels are brought into its order first. The p-value is
     valid only if it was fixed before the key's secret was drawn.
     """
-    owner = SignatureKey.load(key)
-    state = _kernels(models.load_state(network), owner.layer)
-    twin = models.load_state(reference) if reference else None
-    found = signature.verify(state, owner, claim=claim, reference=twin)
+    if groups and not reference:
+        raise ValueError("--groups says how to follow a --reference; give one")
+    owner, state = SignatureKey.load(key), models.load_state(network)
+    if reference:
+        state = _aligned(state, models.load_state(reference), groups)
+    found = signature.verify(_kernels(state, owner.layer), owner, claim=claim)
     typer.echo(
         f"text {found.text!r}, {found.agreement:.1%} of the modules agree, "
         f"p = {found.p_value:.2g}: {'accepted' if found.accepted else 'not accepted'}"
@@ -107,6 +114,7 @@ def align(
     network: Network,
     reference: Annotated[Path, typer.Option(help="whose order the channels get")],
     output: Annotated[Path, typer.Option(help="the realigned weights")],
+    groups: Groups = None,
 ) -> None:
     """Bring a network's channels into the order and scale of another's.
 
@@ -116,8 +124,21 @@ def align(
     if output.exists():
         raise ValueError(f"{output} exists; name another file or remove it")
     suspect, ours = models.load_state(network), models.load_state(reference)
-    models.save(alignment.align(suspect, ours), output)
+    models.save(_aligned(suspect, ours, groups), output)
     typer.echo(f"{output}: in the order of {reference}")
+
+
+def _aligned(
+    state: dict[str, Tensor], reference: dict[str, Tensor], file: Path | None
+) -> dict[str, Tensor]:
+    """Align by the groups in a file, as a ResNet of lottolab, or as a chain."""
+    if file:
+        return matching.align(state, reference, matching.read(file))
+    try:
+        channels.groups(reference)
+    except ValueError:
+        return matching.align(state, reference, matching.chain(reference))
+    return alignment.align(state, reference)
 
 
 def _kernels(state: dict[str, Tensor], layer: str | None) -> dict[str, Tensor]:

@@ -92,8 +92,8 @@ def check(
     small: int,
 ) -> None:
     """Raise ValueError now if the chapter would raise it later."""
-    rising = len(epsilons) == 4 and sorted(set(epsilons)) == list(epsilons)
-    require(rising, "epsilons must be 4 different, rising values", epsilons)
+    rising = len(epsilons) in (1, 4) and sorted(set(epsilons)) == list(epsilons)
+    require(rising, "epsilons must be 4 different, rising values, or one", epsilons)
     for name, values in {"betas": betas, "taus": taus}.items():
         require(len(values) == 2, f"{name} must be 2, one a target", values)
     right = len(grow) == 2 and grow[0] < grow[1] <= budget
