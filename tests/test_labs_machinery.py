@@ -157,6 +157,7 @@ def test_what_does_not_end_or_eats_memory_fails_alone(tiny, tmp_path, walls):
     )
 
 
+@pytest.mark.filterwarnings("error::sqlalchemy.exc.SAWarning")
 def test_what_cannot_be_read_is_reported_and_an_old_score_is_gone(tiny, tmp_path):
     walls = not contain.missing()
     folder = hand_in(
@@ -192,6 +193,7 @@ def test_points_that_a_person_gave_survive_the_next_grading(tiny, tmp_path):
 def test_the_pages_get_the_zips_and_nothing_else(tiny, tmp_path):
     downloads.place(tmp_path / "nothing", tmp_path / "a")
     assert "make labs" in (tmp_path / "a/labs/downloads.md").read_text()
+    (tiny / "out/another.zip").touch()
     downloads.place(tiny / "out", tmp_path / "b")
     assert "../_static/labs/tiny.zip" in (tmp_path / "b/labs/downloads.md").read_text()
     files = [p.name for p in (tmp_path / "b").rglob("*") if p.is_file()]
@@ -251,6 +253,8 @@ def test_an_edition_that_gives_something_away_is_not_made(tiny, monkeypatch, tmp
             course / "source" / lab, course / "release" / lab
         ),
     )
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/tiny.zip").touch()  # of another variant
     with pytest.raises(RuntimeError, match="student edition of tiny gives away"):
         build.build(tmp_path / "out")
     assert not list(tmp_path.glob("out/*.zip"))
@@ -301,3 +305,11 @@ def test_a_course_with_grades_is_not_built_over(tiny):
     (tiny / "out/course/submitted").mkdir(exist_ok=True)
     with pytest.raises(ValueError, match="course with submissions"):
         build.build(tiny / "out")
+
+
+def test_the_copies_that_grading_keeps_are_not_graded(tiny):
+    course = tiny / "out/course"
+    kept = hand_in(tiny, course / "submitted", {"kept": HONEST})
+    with pytest.raises(ValueError, match="course's own copies"):
+        grade.grade(kept, course)
+    assert (kept / "kept/tiny/tiny.ipynb").is_file()

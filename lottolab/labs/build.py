@@ -29,14 +29,23 @@ HIDDEN = "### BEGIN HIDDEN TESTS\n{}\n### END HIDDEN TESTS"
 README = """\
 Lab: {lab}
 
-You need Python 3.11 or newer; a GPU is not needed, and no network after this:
+You need Python 3.11 or newer. A GPU is not needed, and after the installation no
+network. In the folder of this file:
 
+    python3 -m venv venv
+    . venv/bin/activate              (Windows: venv\\Scripts\\activate)
     pip install {wheel}
     jupyter lab {lab}/{lab}.ipynb
 
-Work in the cells that say YOUR CODE HERE. The cell after each of them checks your work;
-the menu entry Validate (or `nbgrader validate {lab}/{lab}.ipynb`) checks all of it.
-Hand in {lab}.ipynb and nothing else.
+One installation serves all labs. It is large, because torch is: several GB on Linux.
+
+Work in the cells that say YOUR CODE HERE, and replace the line that raises
+NotImplementedError, too. The cell after each of them checks your work. The button
+Validate above the notebook, or
+
+    nbgrader validate {lab}/{lab}.ipynb
+
+checks all of it. Hand in {lab}.ipynb and nothing else.
 """
 
 
@@ -79,6 +88,8 @@ def build(
     jobs = Parallel(n_jobs=min(2, os.cpu_count() or 1))
     data = jobs(delayed(_prepare)(SOURCES / n / "prepare.py", variant) for n in labs)
     output.mkdir(parents=True, exist_ok=True)
+    for lab in names():  # those of another variant, too
+        (output / f"{lab}.zip").unlink(missing_ok=True)
     wheel = make_wheel(output)
     for lab, (given, kept) in zip(labs, data, strict=True):
         _place(course / "source" / lab, lab, given, kept, added)

@@ -3,18 +3,20 @@
 import shutil
 from pathlib import Path
 
+from lottolab.labs import build
+
 MISSING = (
     "The student editions have not been built: run `make labs`, then render again.\n"
 )
 
 
 def place(labs: Path, book: Path) -> None:
-    """Copy `labs/*.zip` to the static files of a copy of the book, and list them.
+    """Copy each lab's zip in `labs` to the static files of a copy of the book.
 
-    The list is `book/labs/downloads.md`, which the teacher's page includes; without
-    zips it says what to do. Solutions and gradebook lie deeper and are never copied.
+    They are listed in `book/labs/downloads.md`, which the teacher's page includes;
+    without zips it says what to do. Nothing else is copied, solutions least of all.
     """
-    zips = sorted(labs.glob("*.zip"))
+    zips = [p for lab in build.names() if (p := labs / f"{lab}.zip").is_file()]
     static, page = book / "_static" / "labs", book / "labs" / "downloads.md"
     page.parent.mkdir(parents=True, exist_ok=True)
     lines = []

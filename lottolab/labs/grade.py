@@ -55,8 +55,8 @@ def grade(
     automatically, by_hand, the points that a person still has to give, and problem.
 
     Raises:
-        ValueError: no submissions, a lab that the course does not have, or a name that
-            is no student's.
+        ValueError: no submissions, a lab that the course does not have, a name that is
+            no student's, or the course's own copies of submissions.
     """
     for name, value in (("jobs", jobs), ("seconds", seconds)):
         whole(name, value, 1)
@@ -83,6 +83,8 @@ def submissions(folder: Path, course: Path) -> dict[tuple[str, str], Path]:
     Raises ValueError as `grade` does.
     """
     require(folder.is_dir(), "the submissions must be a folder", folder)
+    own = folder.resolve().is_relative_to((course / "submitted").resolve())
+    require(not own, "the folder must not be the course's own copies", folder)
     labs = sorted(p.name for p in (course / "source").iterdir())
     found = {}
     for path in sorted(p for p in folder.glob("*/*") if p.is_dir()):
@@ -199,7 +201,9 @@ def _enter(course: Path, handed_in: Iterable[tuple[str, str]]) -> None:
     """
     from nbgrader.api import Gradebook
 
-    with Gradebook(build.configuration(course).CourseDirectory.db_url) as gradebook:
+    address = build.configuration(course).CourseDirectory.db_url
+    # Queries in between would flush, and warn of, what is only half made.
+    with Gradebook(address) as gradebook, gradebook.db.no_autoflush:
         for student, lab in handed_in:
             gradebook.update_or_create_student(student)
             submission = gradebook.update_or_create_submission(lab, student)
