@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
+from filelock import FileLock
 from joblib.externals.loky.backend import get_context
 from torch import Tensor
 
@@ -43,8 +44,14 @@ def timed(*, defence: dict, public, budget: int, **setting) -> dict:
     `measurements` have a row for each `via`, "in process" and "HTTP": `response`, the
     median in ms, and `response, 95th percentile`. `equal` is the share of the
     attacker's images whose two answers are the same, bit by bit. A time never repeats
-    to the last digit.
+    to the last digit; runs of this stage wait for each other, for two side by side
+    would share the cores that they time.
     """
+    with FileLock(runs.root() / "timing.lock"):
+        return {"measurements": _measured(defence, public, budget, setting)}
+
+
+def _measured(defence: dict, public, budget: int, setting: dict) -> pd.DataFrame:
     target, parts = services.defended(defence, **setting)
     images, _ = attackers.gathered(public, budget, **setting)
     with served(target, tuple(images.shape[1:]), parts["classes"]) as remote:
@@ -59,7 +66,7 @@ def timed(*, defence: dict, public, budget: int, **setting) -> dict:
         rows.append({"metric": "response", "value": median, "via": via})
         late = {"metric": "response, 95th percentile", "value": late}
         rows.append(late | {"via": via})
-    return {"measurements": pd.DataFrame(rows)}
+    return pd.DataFrame(rows)
 
 
 @contextmanager
