@@ -25,10 +25,15 @@ def shown(frame: pd.DataFrame) -> HTML:
 
 
 def ran(table: pd.DataFrame) -> pd.DataFrame:
-    """Say of each chapter at each scale whether it was run, rehearsed or neither."""
+    """Say of each chapter at each scale whether it was run, rehearsed or neither.
+
+    A dash stands where the chapter has no such scale.
+    """
     rehearsed = set(zip(table["chapter"], table["scale"], strict=True))
 
     def how(chapter: str, scale: str) -> str:
+        if scale not in parameters.scales(chapter):
+            return "–"
         if results.find(chapter, scale):
             return "run"
         return "rehearsed" if (chapter, scale) in rehearsed else "not run"
