@@ -227,8 +227,9 @@ def _first_rows(meter: Meter, original: Callable) -> Callable:
         found = found[torch.arange(count) % meter.few]
         if not found.is_floating_point():
             return found
-        # No two alike: attacks on equal rows would only divide by zero.
+        # No two alike, for attacks on equal rows would only divide by zero, and none
+        # below 0 that was not.
         generator = torch.Generator().manual_seed(meter.asked)
-        return found + 0.1 * torch.randn(found.shape, generator=generator)
+        return found + 0.1 * torch.rand(found.shape, generator=generator)
 
     return rows
