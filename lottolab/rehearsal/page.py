@@ -12,7 +12,7 @@ from lottolab import book, folders, parameters, plots, results, sources
 from lottolab.claims_file import CHAPTERS
 from lottolab.rehearsal import cost, report, throughput
 
-SCALES = ("laptop", "cifar", "paper")  # whose results are committed
+SCALES = [s for s in parameters.SCALES if s != "smoke"]  # whose results are kept
 PARTS = dict(zip(cost.WORK, ("trainings", "predictions", "the rest"), strict=True))
 FORMATS = report.FORMATS | dict.fromkeys([*cost.WORK, "TFLOP/s", "GB"], ",.1f")
 FORMATS |= {"images/s": ",.0f"}
