@@ -55,9 +55,8 @@ def _reached(node: ast.AST, scope: dict, found: dict[str, str], words: frozenset
 
     Constants are added to `found` on the way, and what their values name is listed.
     """
-    scope = scope | _local_imports(node)
     things = []
-    for name, value, home in _named(node, scope):
+    for name, value, home in _named(node, scope | _local_imports(node)):
         if _only_places(value):
             continue
         value = inspect.unwrap(value) if callable(value) else value
@@ -69,16 +68,16 @@ def _reached(node: ast.AST, scope: dict, found: dict[str, str], words: frozenset
         key = f"{home}.{name}"
         assignment = _assignment(home, name) if home else None
         if assignment is not None and key not in found:
-            assignment = _unplaced(_selected(assignment, words), vars(_module(home)))
-            found[key] = ast.unparse(assignment)
-            things += _reached(assignment, vars(_module(home)), found, words)
+            chosen = _keys(assignment).intersection(words)
+            part, found[key] = _constant(home, assignment, chosen)
+            things += _reached(part, vars(_module(home)), found, words)
     return things
 
 
 def _named(node: ast.AST, scope: dict[str, Any]) -> Iterator[tuple[str, Any, str]]:
     """Yield (name, value, module) for each global that `node` mentions."""
     home = scope.get("__name__", "")
-    for part in ast.walk(node):
+    for part in _mentions(node):
         if isinstance(part, ast.Name) and part.id in scope:
             value = scope[part.id]
             if not isinstance(value, ModuleType):
@@ -89,6 +88,14 @@ def _named(node: ast.AST, scope: dict[str, Any]) -> Iterator[tuple[str, Any, str
                 value = getattr(owner, part.attr)
                 if not isinstance(value, ModuleType):
                     yield part.attr, value, owner.__name__
+
+
+@functools.cache
+def _mentions(node: ast.AST) -> tuple[ast.Name | ast.Attribute, ...]:
+    """Return the names and the chains of attributes that `node` mentions, once each."""
+    kinds = (ast.Name, ast.Attribute)
+    parts = [part for part in ast.walk(node) if isinstance(part, kinds)]
+    return tuple({ast.unparse(part): part for part in parts}.values())
 
 
 def _resolve(node: ast.AST, scope: dict[str, Any]) -> Any:
@@ -108,6 +115,7 @@ def _is_ours(module: str) -> bool:
     return package == "__main__" or package.startswith("test_")
 
 
+@functools.cache
 def _local_imports(node: ast.AST) -> dict[str, Any]:
     """Resolve the imports that a function makes in its own body."""
     names: dict[str, Any] = {}
@@ -124,38 +132,56 @@ def _local_imports(node: ast.AST) -> dict[str, Any]:
 def _origin(home: str, name: str) -> str:
     """Follow `from lottolab.x import NAME` to the module that assigns NAME."""
     tree = _tree(home) if _is_ours(home) else None
-    for node in tree.body if tree else []:
-        if isinstance(node, ast.ImportFrom) and node.module:
-            for alias in node.names:
-                if (alias.asname or alias.name) == name:
-                    return node.module
-    return home
+    return _imports(tree).get(name, home) if tree else home
 
 
 def _assignment(home: str, name: str) -> ast.stmt | None:
     tree = _tree(home) if _is_ours(home) else None
-    for node in tree.body if tree else []:
+    return _assignments(tree).get(name) if tree else None
+
+
+@functools.cache
+def _imports(tree: ast.Module) -> dict[str, str]:
+    """Return the module that each name of a module was imported from."""
+    nodes = [n for n in tree.body if isinstance(n, ast.ImportFrom) and n.module]
+    return {a.asname or a.name: node.module for node in nodes for a in node.names}
+
+
+@functools.cache
+def _assignments(tree: ast.Module) -> dict[str, ast.stmt]:
+    """Return the statement that assigns each name of a module."""
+    found: dict[str, ast.stmt] = {}
+    for node in tree.body:
         targets = node.targets if isinstance(node, ast.Assign) else []
         if isinstance(node, ast.AnnAssign):
             targets = [node.target]
-        if any(isinstance(t, ast.Name) and t.id == name for t in targets):
-            return node
-    return None
+        for target in targets:
+            if isinstance(target, ast.Name):
+                found.setdefault(target.id, node)
+    return found
 
 
-def _selected(assignment: ast.stmt, words: frozenset[str]) -> ast.stmt:
-    """Keep the entries of a table that the words name, if they name any."""
+@functools.cache
+def _keys(assignment: ast.stmt) -> frozenset:
+    """Return the constant keys of a module's table; none if it is not a table."""
     table = assignment.value
-    if not isinstance(table, ast.Dict):
-        return assignment
-    pairs = zip(table.keys, table.values, strict=True)
-    chosen = [
-        (k, v) for k, v in pairs if isinstance(k, ast.Constant) and k.value in words
-    ]
-    if not chosen:
-        return assignment
-    keys, values = map(list, zip(*chosen, strict=True))
-    return ast.Expr(ast.Dict(keys, values))
+    keys = table.keys if isinstance(table, ast.Dict) else []
+    return frozenset(key.value for key in keys if isinstance(key, ast.Constant))
+
+
+@functools.cache
+def _constant(home: str, assignment: ast.stmt, chosen: frozenset) -> tuple:
+    """Return the tree and text of a module's constant, or of a table's chosen entries.
+
+    If no key is chosen, all entries count.
+    """
+    node = assignment
+    if chosen:
+        pairs = zip(assignment.value.keys, assignment.value.values, strict=True)
+        kept = [(k, v) for k, v in pairs if getattr(k, "value", None) in chosen]
+        node = ast.Expr(ast.Dict(*map(list, zip(*kept, strict=True))))
+    node = _unplaced(node, vars(_module(home)))
+    return node, ast.unparse(node)
 
 
 @functools.cache
@@ -197,7 +223,8 @@ def _unplaced(node: ast.AST, scope: dict[str, Any]) -> ast.AST:
             placed = alone and _only_places(_resolve(call.func, known))
             return call.args[0] if placed else call
 
-    known = {name: value for name, value in scope.items() if name not in _bound(node)}
+    hidden = _bound(node)
+    known = {name: value for name, value in scope.items() if name not in hidden}
     return Unplace().visit(copy.deepcopy(node))
 
 
