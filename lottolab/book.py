@@ -3,6 +3,7 @@
 import html
 import inspect
 import os
+import re
 import textwrap
 from collections.abc import Callable
 
@@ -31,6 +32,9 @@ def show(*functions: Callable) -> Markdown:
 def table(frame: pd.DataFrame, **formats: str) -> HTML:
     """Show a data frame, with a format such as `.1%` for the columns that are named.
 
+    Headings are the columns of the results in words: `test_accuracy` is the test
+    accuracy, an `arm` of the experiment a treatment, and `auc` the AUC, in cells too.
+
     Raises:
         KeyError: a format names a column that the frame does not have.
     """
@@ -38,8 +42,17 @@ def table(frame: pd.DataFrame, **formats: str) -> HTML:
     for column, form in formats.items():
         cells = [("" if pd.isna(v) else format(v, form)) for v in frame[column]]
         frame[column] = cells
-    frame.columns.name = None  # a pivoted table's would become a column
-    return boxed(frame)
+    frame = frame.map(lambda cell: _capitals(cell) if isinstance(cell, str) else cell)
+    return boxed(frame.rename(columns=lambda name: _heading(str(name))))
+
+
+def _heading(name: str) -> str:
+    words = re.sub("_(accuracy|fpr)$", r" \1", name).replace("nonmember", "non-member")
+    return _capitals("treatment" if name == "arm" else words)
+
+
+def _capitals(text: str) -> str:
+    return re.sub(r"\b(auc|tpr|fpr)\b", lambda found: found[0].upper(), text)
 
 
 def boxed(frame: pd.DataFrame, classes: str | None = None, escape: bool = True) -> HTML:
@@ -67,10 +80,27 @@ def claims_table(judged: pd.DataFrame, *columns: str) -> HTML:
     return boxed(shown, "claims", escape=False)
 
 
-def scorecard(scale: str) -> pd.DataFrame:
-    """Return a row for each claim of the book, judged by the results at a scale."""
-    found = {c: results.read(c, scale) for c in parameters.chapters()}
-    return claims.scorecard({c: t for c, t in found.items() if t is not None})
+def scorecard(scale: str, chapters: list[str] | None = None) -> pd.DataFrame:
+    """Return a row for each claim of the book, judged by the results at a scale.
+
+    With `chapters` only their results are read; all other claims are not run.
+    """
+    found = {c: results.read(c, scale) for c in chapters or parameters.chapters()}
+    tables = {c: table for c, table in found.items() if table is not None}
+    return claims.scorecard(tables, lenient=_own_parameters())
+
+
+def two_scales(scale: str, other: str, chapter: str | None = None) -> pd.DataFrame:
+    """Return a row for each tested claim of the chapters that both scales have results
+    of, or of one chapter: the columns `claim` and `statement`, then `ours` and
+    `verdict` at each of the scales, such as `verdict, laptop`."""
+    cards = []
+    for name in (scale, other):
+        card = scorecard(name, [chapter] if chapter else None)
+        card = card[~card["verdict"].isin({claims.NOT_RUN, claims.NOT_TESTABLE})]
+        told = {column: f"{column}, {name}" for column in ("ours", "verdict")}
+        cards.append(card.rename(columns=told)[["claim", "statement", *told.values()]])
+    return cards[0].merge(cards[1].drop(columns="statement"), on="claim")
 
 
 def against_paper(chapter: str, scale: str) -> HTML:
@@ -132,9 +162,9 @@ def verdict_counts(card: pd.DataFrame) -> pd.DataFrame:
     return counts.loc[[c for c in CHAPTERS if c in counts.index]]
 
 
-def verdicts(scale: str) -> Markdown:
-    """Count the verdicts of a scale in a sentence."""
-    words = scorecard(scale)["verdict"].value_counts()
+def verdicts(card: pd.DataFrame, scale: str) -> Markdown:
+    """Count the verdicts of a scale's scorecard in a sentence."""
+    words = card["verdict"].value_counts()
     counts = ", ".join(f"{count} {word}" for word, count in words.items())
     return Markdown(f"{words.sum()} claims at `{scale}` scale: {counts}.")
 

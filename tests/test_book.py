@@ -211,7 +211,7 @@ def test_the_paper_stands_beside_our_numbers(committed):
 
 
 def test_verdicts_are_counted(committed):
-    head, counts = book.verdicts("laptop").data.split(": ")
+    head, counts = book.verdicts(book.scorecard("laptop"), "laptop").data.split(": ")
     assert head == "5 claims at `laptop` scale"
     assert sorted(counts.rstrip(".").split(", ")) == [
         "1 not run at this scale",
@@ -219,8 +219,39 @@ def test_verdicts_are_counted(committed):
         "1 refuted",
         "2 reproduced",
     ]
-    counts = book.verdicts("paper").data.split(": ")[1]
+    counts = book.verdicts(book.scorecard("paper"), "paper").data.split(": ")[1]
     assert counts == "4 not run at this scale, 1 not testable here."
+
+
+def test_two_scales_stand_side_by_side(committed):
+    """Of a scale that was not run, and of claims without a test, there is no row."""
+    assert book.two_scales("laptop", "paper").empty
+    table().assign(value=table()["value"] / 2).to_csv(committed / "paper.csv")
+    stages = (committed / "laptop.stages.csv").read_text()
+    (committed / "paper.stages.csv").write_text(stages)
+    both = book.two_scales("laptop", "paper", "ownership")
+    names = ["claim", "statement", "ours, laptop", "verdict, laptop"]
+    assert list(both) == [*names, "ours, paper", "verdict, paper"]
+    card = book.scorecard("laptop").set_index("claim")
+    tested = card[~card["verdict"].isin({claims.NOT_RUN, claims.NOT_TESTABLE})]
+    assert list(both["claim"]) == list(tested.index)
+    assert (both["verdict, laptop"] == both["claim"].map(card["verdict"])).all()
+    assert (both["ours, laptop"] != both["ours, paper"]).any()
+
+
+def test_headings_and_rates_are_in_words():
+    columns = [
+        "arm",
+        "test_accuracy",
+        "nonmember_accuracy",
+        "auc, original",
+        "vgg16_bn",
+    ]
+    cells = ["tpr at 1% fpr", 0.5, "plain auction", 0.25, 3]
+    head, row = rows_of(book.table(pd.DataFrame([cells], columns=columns)))
+    told = ["treatment", "test accuracy", "non-member accuracy", "AUC, original"]
+    assert head == [*told, "vgg16_bn"]
+    assert row == ["TPR at 1% FPR", "0.5", "plain auction", "0.25", "3"]
 
 
 def test_a_claim_on_stale_numbers_says_so(committed, monkeypatch):
