@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from lottolab import data, runs, tickets
 from lottolab.device import here
-from lottolab.ownership import detection, framework, signature, symmetry
+from lottolab.ownership import decoding, detection, framework, signature, symmetry
 from lottolab.ownership import triggers as trigger
 from lottolab.ownership.key import SignatureKey
 
@@ -165,3 +165,11 @@ def blind_reads(*, texts: list[str], ecc: str, rates: list[float], **setting) ->
         weights = {name: mask.float() for name, mask in changed.items()}
         read += signature.verify(weights, key).text == text
     return {"metrics": {"read": read, "texts": len(texts)}}
+
+
+@runs.stage
+def read_back(
+    *, text: str, ecc: str, flips: list[float], trials: int, seed: int
+) -> dict:
+    """Count who still reads a damaged code; `table` is that of `decoding.compare`."""
+    return {"table": decoding.compare(text, ecc, flips, trials, seed)}
