@@ -46,6 +46,7 @@ __all__ = [
     "Verdict",
     "against_paper",
     "combine",
+    "decide",
     "judge",
     "load",
     "scorecard",
@@ -96,7 +97,7 @@ def judge(claim: Claim, table: pd.DataFrame | None) -> Verdict:
         return Verdict(NOT_TESTABLE, claim.not_testable)
     if table is None:
         return Verdict(NOT_RUN, "no results table")
-    parts = [_decide(test, table, claim.id) for test in claim.tests]
+    parts = [decide(test, table, claim.id) for test in claim.tests]
     return Verdict(
         combine([part.word for part in parts]),
         "; ".join(part.note for part in parts),
@@ -201,8 +202,11 @@ def _matches(column: pd.Series, wanted: str | float | bool) -> np.ndarray:
     return np.array([str(wanted) in parts for parts in labels], dtype=bool)[places]
 
 
-def _decide(test: Criterion, table: pd.DataFrame, claim: str) -> Verdict:
-    """Return the verdict on one test, by the table at the head of this module."""
+def decide(test: Criterion, table: pd.DataFrame, claim: str) -> Verdict:
+    """Return the verdict on one test, by the table at the head of this module.
+
+    Raises ClaimError as `judge` does.
+    """
     rows = [select(table, s, claim) for s in (test.a, test.b) if s is not None]
     try:
         arms = [row["value"].astype(float).to_dict() for row in rows]

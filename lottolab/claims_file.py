@@ -29,9 +29,9 @@ import yaml
 
 from lottolab.checks import one_of, require
 
-# Found from the package, never from the working directory: notebooks run elsewhere.
 # Both are safe and read the same; the one in C, ten times as fast, may be missing.
 LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+# Found from the package, never from the working directory: notebooks run elsewhere.
 FILE = Path(__file__).resolve().parents[1] / "data" / "claims.yaml"
 CHAPTERS = (
     "ownership",

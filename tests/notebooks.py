@@ -45,6 +45,7 @@ TAGS = {
     "nbval-skip",
 }
 MOST_LINES, TYPICAL_LINES, MOST_COLUMNS = 25, 12, 79
+MOST_OPEN = 3  # lines of a cell that plans, computes or draws
 MOST_PARAMETERS, MOST_BYTES = 20, 1_000_000
 
 _ABSOLUTE = re.compile(
@@ -231,6 +232,19 @@ def tags(nb) -> list[str]:
     ]
 
 
+def folded(nb) -> list[str]:
+    """Long code between a chapter's prose and its results that is not folded away."""
+    faults, after = [], False
+    for i, cell in enumerate(nb.cells):
+        if cell.cell_type == "markdown":
+            after = after or "Experiment" in [t for _, t in _headings_of(cell)]
+        elif after and "hide-input" not in _tags(cell):
+            rows = len(cell.source.splitlines())
+            told = f"cell {i}: {rows} lines after Experiment want the tag hide-input"
+            faults += [told] if rows > MOST_OPEN else []
+    return faults
+
+
 def _code(nb) -> list:
     return [(i, cell) for i, cell in enumerate(nb.cells) if cell.cell_type == "code"]
 
@@ -240,14 +254,15 @@ def _tags(cell) -> set[str]:
 
 
 def _headings(nb) -> list[tuple[int, str]]:
-    found = []
-    for cell in nb.cells:
-        if cell.cell_type == "markdown":
-            fences = r"^(`{3,}|~{3,}|:{3,}).*?^\1[ \t]*$"
-            text = re.sub(fences, "", cell.source, flags=re.MULTILINE | re.DOTALL)
-            for marks, words in re.findall(r"^(#+) +(.+?)[ #]*$", text, re.MULTILINE):
-                found.append((len(marks), words))
-    return found
+    cells = [cell for cell in nb.cells if cell.cell_type == "markdown"]
+    return [heading for cell in cells for heading in _headings_of(cell)]
+
+
+def _headings_of(cell) -> list[tuple[int, str]]:
+    fences = r"^(`{3,}|~{3,}|:{3,}).*?^\1[ \t]*$"
+    text = re.sub(fences, "", cell.source, flags=re.MULTILINE | re.DOTALL)
+    found = re.findall(r"^(#+) +(.+?)[ #]*$", text, re.MULTILINE)
+    return [(len(marks), words) for marks, words in found]
 
 
 def _is_typed_literal(statement: ast.stmt) -> bool:

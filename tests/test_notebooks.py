@@ -28,6 +28,7 @@ EVERYWHERE = [
     notebooks.figures,
     notebooks.paths,
     notebooks.tags,
+    notebooks.folded,
 ]
 
 
@@ -230,6 +231,7 @@ SPOILT = [
     ),
     (notebooks.tags, tag(PLOT, "injected-parameters"), "injected-parameters is not"),
     (notebooks.tags, tag(PLOT, "raises-exception"), "raises-exception is not"),
+    (notebooks.folded, source(PLOT, LONG[: 4 * 6]), "4 lines after Experiment"),
 ]
 
 
