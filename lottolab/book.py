@@ -43,7 +43,8 @@ def table(frame: pd.DataFrame, **formats: str) -> HTML:
         cells = [("" if pd.isna(v) else format(v, form)) for v in frame[column]]
         frame[column] = cells
     frame = frame.map(lambda cell: _capitals(cell) if isinstance(cell, str) else cell)
-    return boxed(frame.rename(columns=lambda name: _heading(str(name))))
+    frame = frame.rename(columns=lambda name: _heading(str(name)))
+    return boxed(frame.rename_axis(columns=None))  # a pivoted one's would be a column
 
 
 def _heading(name: str) -> str:

@@ -254,6 +254,13 @@ def test_headings_and_rates_are_in_words():
     assert row == ["TPR at 1% FPR", "0.5", "plain auction", "0.25", "3"]
 
 
+def test_a_pivoted_table_has_no_column_of_its_own():
+    long = pd.DataFrame({"arm": ["dense", "ticket"], "auc": [0.6, 0.7], "seed": [0, 0]})
+    wide = long.pivot_table(index="seed", columns="arm", values="auc").reset_index()
+    rows = rows_of(book.table(wide))
+    assert rows == [["seed", "dense", "ticket"], ["0", "0.6", "0.7"]]
+
+
 def test_a_claim_on_stale_numbers_says_so(committed, monkeypatch):
     assert not book.scorecard("laptop")["note"].str.contains("stale").any()
     monkeypatch.setattr(runs, "current", lambda stage, full: "newer")
