@@ -2,15 +2,18 @@
 
 import hashlib
 import json
+import os
 import platform
 from importlib.metadata import distributions
 from pathlib import Path
 
+import joblib
 import nbformat
 import pandas as pd
 
-from lottolab import execute, parameters, results, runs, store
+from lottolab import execute, jobs, parameters, results, runs, store
 from lottolab.checks import one_of
+from lottolab.claims_file import CHAPTERS
 
 CODE = Path(__file__).resolve().parent
 
@@ -18,28 +21,48 @@ CODE = Path(__file__).resolve().parent
 def run_all(scale: str) -> dict[str, Path]:
     """Run every chapter that has the scale, and return the notebooks by chapter.
 
-    A chapter that is finished is not run again. One that fails stops no other.
+    A chapter that is finished is not run again. One that fails stops no other. Those
+    whose results are stored run side by side, then the others one by one, because each
+    of them computes on all cores, and those that only read results come last.
 
     Raises:
         ValueError: no chapter has the scale.
         Failed: chapters failed; the message names them, and all others have run.
     """
     names = chapters(scale)
-    notebooks, failures = {}, []
-    for chapter in names:
-        if is_finished(chapter, scale):
-            print(f"{chapter} at {scale} scale: finished before, nothing has changed")
-            notebooks[chapter] = _notebook(chapter, scale)
-            continue
-        try:
-            notebooks[chapter] = run(chapter, scale)
-        except execute.Failed as error:
-            print(f"{error}; the other chapters go on")
-            failures.append(str(error))
-    if failures:
+    stored = [n for n in names if n in CHAPTERS and _stored_before(n, scale)]
+    alone = [n for n in names if n in CHAPTERS and n not in stored]
+    readers = [n for n in names if n not in CHAPTERS]
+    done = {}
+    for group in (stored, *([name] for name in alone), readers):
+        here = {k: v for k, v in os.environ.items() if k.startswith("LOTTOLAB_")}
+        beside = joblib.Parallel(n_jobs=min(jobs.processes(), max(1, len(group))))
+        attempts = beside(joblib.delayed(_attempt)(n, scale, here) for n in group)
+        done |= dict(zip(group, attempts, strict=True))
+    if failures := [str(e) for e in done.values() if isinstance(e, execute.Failed)]:
         told = "; ".join(failures)
         raise execute.Failed(f"{len(failures)} of {len(names)} chapters failed: {told}")
-    return notebooks
+    return {name: done[name] for name in names}
+
+
+def _attempt(chapter: str, scale: str, environment: dict) -> Path | execute.Failed:
+    """Return the chapter's notebook, run if it is not finished, or what stopped it."""
+    os.environ.update(environment)  # this may be a process of its own
+    if is_finished(chapter, scale):
+        told = f"{chapter} at {scale} scale: finished before, nothing has changed"
+        print(told, flush=True)
+        return _notebook(chapter, scale)
+    try:
+        return run(chapter, scale)
+    except execute.Failed as error:
+        print(f"{error}; the other chapters go on", flush=True)
+        return error
+
+
+def _stored_before(chapter: str, scale: str) -> bool:
+    """Say whether the store has all stages behind the chapter's last results."""
+    table = results.find(chapter, scale, ".stages.csv")
+    return table is not None and _is_stored(table)
 
 
 def chapters(scale: str) -> list[str]:

@@ -43,6 +43,8 @@ def ran(tmp_path, monkeypatch):
     monkeypatch.setattr(parameters, "BOOK", folder)
     monkeypatch.setattr(execute, "ROOT", tmp_path)
     monkeypatch.setattr(edition, "CODE", tmp_path / "code")
+    monkeypatch.setattr(edition, "CHAPTERS", ("first", "second"))
+    monkeypatch.setenv("LOTTOLAB_JOBS", "1")  # or the processes lack all this
     monkeypatch.setattr(results, "COMMITTED", tmp_path / "data/results")
     monkeypatch.setenv("LOTTOLAB_STORE", str(tmp_path / "store"))
     monkeypatch.delenv("LOTTOLAB_RESULTS", raising=False)
