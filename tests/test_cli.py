@@ -19,6 +19,7 @@ def home(tmp_path, monkeypatch):
     monkeypatch.setattr(execute, "ROOT", tmp_path)
     monkeypatch.setattr(results, "COMMITTED", tmp_path / "data/results")
     monkeypatch.setattr(cli.console, "_width", 200, raising=False)
+    monkeypatch.setenv("LOTTOLAB_JOBS", "1")  # other processes lack the patches
     return tmp_path
 
 
