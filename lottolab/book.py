@@ -1,5 +1,6 @@
 """What a chapter shows beside its own figures: code, tables, verdicts, provenance."""
 
+import functools
 import html
 import inspect
 import os
@@ -94,14 +95,14 @@ def scorecard(scale: str, chapters: list[str] | None = None) -> pd.DataFrame:
 def two_scales(scale: str, other: str, chapter: str | None = None) -> pd.DataFrame:
     """Return a row for each tested claim of the chapters that both scales have results
     of, or of one chapter: the columns `claim` and `statement`, then `ours` and
-    `verdict` at each of the scales, such as `verdict, laptop`."""
+    `verdict` at each of the scales (or at the one), such as `verdict, laptop`."""
     cards = []
-    for name in (scale, other):
+    for name in dict.fromkeys((scale, other)):
         card = scorecard(name, [chapter] if chapter else None)
         card = card[~card["verdict"].isin({claims.NOT_RUN, claims.NOT_TESTABLE})]
         told = {column: f"{column}, {name}" for column in ("ours", "verdict")}
         cards.append(card.rename(columns=told)[["claim", "statement", *told.values()]])
-    return cards[0].merge(cards[1].drop(columns="statement"), on="claim")
+    return functools.reduce(pd.merge, cards)
 
 
 def against_paper(chapter: str, scale: str) -> HTML:

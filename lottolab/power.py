@@ -79,10 +79,10 @@ def table(scale: str) -> pd.DataFrame:
 
     The claims that need fewest come first.
     """
-    rows = []
+    rows, stated = [], claims.load()
     for chapter in parameters.chapters():
         measured = results.read(chapter, scale)
-        own = [c for c in claims.load() if c.chapter == chapter and c.tests]
+        own = [c for c in stated if c.chapter == chapter and c.tests]
         for claim in own if measured is not None else []:
             verdict = claims.judge(claim, measured)
             if verdict.word == claims.INCONCLUSIVE:

@@ -232,6 +232,7 @@ def test_two_scales_stand_side_by_side(committed):
     both = book.two_scales("laptop", "paper", "ownership")
     names = ["claim", "statement", "ours, laptop", "verdict, laptop"]
     assert list(both) == [*names, "ours, paper", "verdict, paper"]
+    assert list(book.two_scales("laptop", "laptop")) == names
     card = book.scorecard("laptop").set_index("claim")
     tested = card[~card["verdict"].isin({claims.NOT_RUN, claims.NOT_TESTABLE})]
     assert list(both["claim"]) == list(tested.index)
