@@ -54,7 +54,8 @@ def _heading(name: str) -> str:
 
 
 def _capitals(text: str) -> str:
-    return re.sub(r"\b(auc|tpr|fpr)\b", lambda found: found[0].upper(), text)
+    rates = r"(?<![\w-])(auc|tpr|fpr)(?![\w-])"  # not inside a claim's id
+    return re.sub(rates, lambda found: found[0].upper(), text)
 
 
 def boxed(frame: pd.DataFrame, classes: str | None = None, escape: bool = True) -> HTML:

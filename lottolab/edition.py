@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 import platform
 from importlib.metadata import distributions
 from pathlib import Path
@@ -35,9 +34,9 @@ def run_all(scale: str) -> dict[str, Path]:
     readers = [n for n in names if n not in CHAPTERS]
     done = {}
     for group in (stored, *([name] for name in alone), readers):
-        here = {k: v for k, v in os.environ.items() if k.startswith("LOTTOLAB_")}
         beside = joblib.Parallel(n_jobs=min(jobs.processes(), max(1, len(group))))
-        attempts = beside(joblib.delayed(_attempt)(n, scale, here) for n in group)
+        attempt, here = joblib.delayed(_attempt), jobs.variables()
+        attempts = beside(attempt(name, scale, here) for name in group)
         done |= dict(zip(group, attempts, strict=True))
     if failures := [str(e) for e in done.values() if isinstance(e, execute.Failed)]:
         told = "; ".join(failures)
@@ -47,7 +46,7 @@ def run_all(scale: str) -> dict[str, Path]:
 
 def _attempt(chapter: str, scale: str, environment: dict) -> Path | execute.Failed:
     """Return the chapter's notebook, run if it is not finished, or what stopped it."""
-    os.environ.update(environment)  # this may be a process of its own
+    jobs.adopt(environment)  # this may be a process of its own
     if is_finished(chapter, scale):
         told = f"{chapter} at {scale} scale: finished before, nothing has changed"
         print(told, flush=True)

@@ -53,7 +53,7 @@ def compute(work: Work, keep: tuple[str, ...] | None = None) -> list[dict]:
     Raises:
         DryRun: this is a dry run, and not all of the work is in the store.
     """
-    here = {k: v for k, v in os.environ.items() if k.startswith("LOTTOLAB_")}
+    here = variables()
     stored = [not _missing([runs.record(s, **setting)]) for s, setting in work]
     alone = not os.environ.get(progress.FOLDER)
     for stage, setting in work:  # a notebook's functions have their source only here
@@ -99,7 +99,17 @@ def processes() -> int:
 def _in_worker(
     stage: Callable, setting: dict, environment: dict, keep: tuple[str, ...] | None
 ) -> dict:
-    for key in [k for k in os.environ if k.startswith("LOTTOLAB_")]:
-        del os.environ[key]  # a worker outlives the call that started it
-    os.environ.update(environment)
+    adopt(environment)
     return _kept(stage, setting, keep)
+
+
+def variables() -> dict[str, str]:
+    """Return the project's environment variables, for a worker to adopt."""
+    return {k: v for k, v in os.environ.items() if k.startswith("LOTTOLAB_")}
+
+
+def adopt(environment: dict[str, str]) -> None:
+    """Take these for the project's variables: a worker outlives who started it."""
+    for key in variables():
+        del os.environ[key]
+    os.environ.update(environment)

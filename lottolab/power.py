@@ -53,15 +53,14 @@ def needed(claim: claims.Claim, table: pd.DataFrame) -> float:
     """
     most = 0.0
     for test in claim.tests:
-        if claims.decide(test, table, claim.id).word != claims.INCONCLUSIVE:
+        verdict = claims.decide(test, table, claim.id)
+        if verdict.word != claims.INCONCLUSIVE:
             continue
-        sides = [claims.select(table, s, claim.id) for s in (test.a, test.b) if s]
-        arms = [side["value"].astype(float).to_dict() for side in sides]
-        x = stats.paired_by(*arms) if len(arms) == 2 else np.array([*arms[0].values()])
-        if len(x) < 2:
+        (interval,) = verdict.intervals
+        if interval.n < 2:
             return math.nan
-        gap, level = _gap(test, float(x.mean()))
-        most = max(most, seeds(gap, float(x.std(ddof=1)), level))
+        gap, level = _gap(test, interval.estimate)
+        most = max(most, seeds(gap, interval.deviation, level))
     return most
 
 

@@ -44,6 +44,19 @@ class Interval:
         return min(max(3, -math.floor(math.log10(spread))), 6) if spread > 1e-9 else 3
 
     @property
+    def deviation(self) -> float:
+        """Return the standard deviation behind the t interval of a mean; nan if n = 1.
+
+        >>> round(mean_interval([0.0, 1.0, 2.0]).deviation, 12)
+        1.0
+        """
+        if self.n < 2:
+            return math.nan
+        half = (self.high - self.low) / 2
+        error = half / stats.t.isf((1 - self.level) / 2, self.n - 1)
+        return float(error * math.sqrt(self.n))
+
+    @property
     def signed(self) -> str:
         """Write a difference in points: one decimal, with its sign.
 

@@ -255,6 +255,12 @@ def test_headings_and_rates_are_in_words():
     assert row == ["TPR at 1% FPR", "0.5", "plain auction", "0.25", "3"]
 
 
+def test_a_claims_id_stays_as_it_is():
+    ids = ["membership-equal-low-fpr", "mia-pruning-low-fpr-lower"]
+    _, *rows = rows_of(book.table(pd.DataFrame({"claim": ids})))
+    assert rows == [[name] for name in ids]
+
+
 def test_a_pivoted_table_has_no_column_of_its_own():
     long = pd.DataFrame({"arm": ["dense", "ticket"], "auc": [0.6, 0.7], "seed": [0, 0]})
     wide = long.pivot_table(index="seed", columns="arm", values="auc").reset_index()
