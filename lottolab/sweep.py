@@ -87,9 +87,7 @@ def run_point(
     chapter: str, scale: str, point: dict, folder: Path, *, environment: dict
 ) -> None:
     """Run the chapter with the point's parameters into its folder."""
-    for key in [k for k in os.environ if k.startswith("LOTTOLAB_")]:
-        del os.environ[key]  # a worker outlives the sweep that started it
-    os.environ.update(environment)
+    jobs.adopt(environment)
     execute.execute(chapter, scale, point, folder)
 
 
@@ -122,7 +120,7 @@ def _finish(
     ended = {n: r for n in named if (r := _ended(chapter, scale, folder, n))}
     todo = {n: point for n, point in named.items() if n not in ended}
     print(f"{len(named)} points, {len(ended)} of them are there", flush=True)
-    here = {k: v for k, v in os.environ.items() if k.startswith("LOTTOLAB_")}
+    here = jobs.variables()
     here["LOTTOLAB_JOBS"] = "1"  # the points are what is side by side
     with progress.watch(f"sweep of {chapter}"):
         here |= {progress.FOLDER: os.environ[progress.FOLDER]}
