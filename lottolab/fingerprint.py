@@ -1,29 +1,41 @@
 """Name the code that a function depends on, so that a changed result is noticed.
 
-The fingerprint of a function covers its own source and that of every `lottolab`
-function, class and module constant that it reaches by name, however deep. Docstrings,
-comments and layout are left out, and so is the plumbing, which moves results about
-without changing them, and where things are computed: `here(x)` and `back(x)` of
-`lottolab.device` count as `x`.
+The fingerprint of a function covers its own code and that of every function, class and
+module constant of ours that it reaches by name, however deep: their bodies, and not
+where they stand or what they are called. Left out are docstrings, comments and layout;
+the plumbing, which moves results about without changing them; where things are
+computed: `here(x)` and `back(x)` of `lottolab.device` count as `x`; and statements that
+only ask `lottolab.checks` to refuse bad input.
 """
 
 import ast
-import copy
 import functools
 import hashlib
-import importlib
 import inspect
-import sys
+import pickle
 import textwrap
-from collections.abc import Callable, Iterator
-from types import ModuleType
-from typing import Any
+from collections.abc import Callable
+from typing import NamedTuple
+
+from lottolab import definitions
+from lottolab.definitions import Place, Scope
 
 # What moves results about, or refuses bad input, without changing a result.
 PLUMBING = {"runs", "store", "jobs", "progress", "fingerprint", "results", "checks"}
+PLUMBING |= {"definitions"}
 # The bytes of a data set are named by its checksum, so how they were read is not code
 # that a result depends on.
-NAMED_BY_CHECKSUM = {"lottolab.data.get", "lottolab.data.load"}
+NAMED_BY_CHECKSUM = {Place("lottolab.data", "get"), Place("lottolab.data", "load")}
+ONLY_PLACES = {Place("lottolab.device", "here"), Place("lottolab.device", "back")}
+Node = tuple[Place, frozenset[str]]  # a definition, and which keys of a table
+
+
+class Piece(NamedTuple):
+    """One definition: its text with each name of ours replaced by a number, and what
+    the numbers stand for."""
+
+    text: str
+    names: tuple[Place, ...]
 
 
 def fingerprint(function: Callable, words: frozenset[str] = frozenset()) -> str:
@@ -37,214 +49,200 @@ def fingerprint(function: Callable, words: frozenset[str] = frozenset()) -> str:
     Raises:
         OSError: the source of the function cannot be found.
     """
-    found: dict[str, str] = {}
-    todo = [inspect.unwrap(function)]
+    function = inspect.unwrap(function)
+    place = Place(function.__module__, function.__qualname__)
+    if not definitions.has(place):
+        lines, _ = inspect.getsourcelines(function)  # it stands inside another one
+        place = Place(place.module, textwrap.dedent("".join(lines)))
+    return of(place, words)
+
+
+def of(place: Place, words: frozenset[str] = frozenset()) -> str:
+    """Return the fingerprint of the function at a place, without importing it."""
+    tables = (_keys(reached) for reached, _ in _reached(place, frozenset()))
+    return _of(place, frozenset(words).intersection(frozenset().union(*tables)))
+
+
+@functools.cache
+def _of(start: Place, words: frozenset[str]) -> str:
+    """Label each piece by its text, then by its text and the labels of what it names,
+    again and again until no two pieces that differ have one label."""
+    pieces = _reached(start, words)
+    labels = {node: _hash(piece.text) for node, (piece, _) in pieces.items()}
+    while True:
+        new = {
+            node: _hash(piece.text, *(labels[name] for name in names))
+            for node, (piece, names) in pieces.items()
+        }
+        if len(set(new.values())) == len(set(labels.values())):
+            return _hash(new[next(iter(pieces))], *sorted(new.values()))[:16]
+        labels = new
+
+
+def _hash(*parts: str) -> str:
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+
+
+@functools.cache
+def _reached(start: Place, words: frozenset[str]) -> dict[Node, tuple[Piece, list]]:
+    """Return what is reached from the start, which comes first: each piece, and the
+    nodes that its names stand for."""
+    todo, found = [(start, _keys(start) & words)], {}
     while todo:
-        thing = todo.pop()
-        name = f"{thing.__module__}.{thing.__qualname__}"
-        if name in found:
+        node = todo.pop()
+        if node in found:
             continue
-        node, found[name] = _definition(thing)
-        todo += _reached(node, vars(_module(thing.__module__)), found, words)
-    text = "\n".join(f"{name}\n{found[name]}" for name in sorted(found))
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-def _reached(node: ast.AST, scope: dict, found: dict[str, str], words: frozenset):
-    """List the lottolab functions and classes named in `node`.
-
-    Constants are added to `found` on the way, and what their values name is listed.
-    """
-    things = []
-    for name, value, home in _named(node, scope | _local_imports(node)):
-        if _only_places(value):
-            continue
-        value = inspect.unwrap(value) if callable(value) else value
-        if inspect.isfunction(value) or inspect.isclass(value):
-            full = f"{value.__module__}.{value.__qualname__}"
-            if _is_ours(value.__module__) and full not in NAMED_BY_CHECKSUM:
-                things.append(value)
-            continue
-        key = f"{home}.{name}"
-        assignment = _assignment(home, name) if home else None
-        if assignment is not None and key not in found:
-            chosen = _keys(assignment).intersection(words)
-            part, found[key] = _constant(home, assignment, chosen)
-            things += _reached(part, vars(_module(home)), found, words)
-    return things
-
-
-def _named(node: ast.AST, scope: dict[str, Any]) -> Iterator[tuple[str, Any, str]]:
-    """Yield (name, value, module) for each global that `node` mentions."""
-    home = scope.get("__name__", "")
-    for part in _mentions(node):
-        if isinstance(part, ast.Name) and part.id in scope:
-            value = scope[part.id]
-            if not isinstance(value, ModuleType):
-                yield part.id, value, _origin(home, part.id)
-        elif isinstance(part, ast.Attribute):
-            owner = _resolve(part.value, scope)
-            if isinstance(owner, ModuleType) and hasattr(owner, part.attr):
-                value = getattr(owner, part.attr)
-                if not isinstance(value, ModuleType):
-                    yield part.attr, value, owner.__name__
-
-
-@functools.cache
-def _mentions(node: ast.AST) -> tuple[ast.Name | ast.Attribute, ...]:
-    """Return the names and the chains of attributes that `node` mentions, once each."""
-    kinds = (ast.Name, ast.Attribute)
-    parts = [part for part in ast.walk(node) if isinstance(part, kinds)]
-    return tuple({ast.unparse(part): part for part in parts}.values())
-
-
-def _resolve(node: ast.AST, scope: dict[str, Any]) -> Any:
-    if isinstance(node, ast.Name):
-        return scope.get(node.id)
-    if isinstance(node, ast.Attribute):
-        owner = _resolve(node.value, scope)
-        return getattr(owner, node.attr, None) if owner is not None else None
-    return None
-
-
-def _is_ours(module: str) -> bool:
-    """Say whether code of `module` counts: lottolab's, a notebook's or a test's."""
-    package, _, rest = module.partition(".")
-    if package == "lottolab":
-        return rest.split(".")[0] not in PLUMBING
-    return package == "__main__" or package.startswith("test_")
-
-
-@functools.cache
-def _local_imports(node: ast.AST) -> dict[str, Any]:
-    """Resolve the imports that a function makes in its own body."""
-    names: dict[str, Any] = {}
-    for part in ast.walk(node):
-        if isinstance(part, ast.ImportFrom) and (part.module or "").startswith("lotto"):
-            module = importlib.import_module(part.module)
-            for alias in part.names:
-                if not hasattr(module, alias.name):
-                    importlib.import_module(f"{part.module}.{alias.name}")
-                names[alias.asname or alias.name] = getattr(module, alias.name)
-    return names
-
-
-def _origin(home: str, name: str) -> str:
-    """Follow `from lottolab.x import NAME` to the module that assigns NAME."""
-    tree = _tree(home) if _is_ours(home) else None
-    return _imports(tree).get(name, home) if tree else home
-
-
-def _assignment(home: str, name: str) -> ast.stmt | None:
-    tree = _tree(home) if _is_ours(home) else None
-    return _assignments(tree).get(name) if tree else None
-
-
-@functools.cache
-def _imports(tree: ast.Module) -> dict[str, str]:
-    """Return the module that each name of a module was imported from."""
-    nodes = [n for n in tree.body if isinstance(n, ast.ImportFrom) and n.module]
-    return {a.asname or a.name: node.module for node in nodes for a in node.names}
-
-
-@functools.cache
-def _assignments(tree: ast.Module) -> dict[str, ast.stmt]:
-    """Return the statement that assigns each name of a module."""
-    found: dict[str, ast.stmt] = {}
-    for node in tree.body:
-        targets = node.targets if isinstance(node, ast.Assign) else []
-        if isinstance(node, ast.AnnAssign):
-            targets = [node.target]
-        for target in targets:
-            if isinstance(target, ast.Name):
-                found.setdefault(target.id, node)
+        piece = _piece(*node)
+        names = [(place, _keys(place) & words) for place in piece.names]
+        found[node] = piece, names
+        todo += names
     return found
 
 
 @functools.cache
-def _keys(assignment: ast.stmt) -> frozenset:
+def _keys(place: Place) -> frozenset[str]:
     """Return the constant keys of a module's table; none if it is not a table."""
-    table = assignment.value
+    statements = _statements(place)
+    table = getattr(statements[0], "value", None) if len(statements) == 1 else None
     keys = table.keys if isinstance(table, ast.Dict) else []
     return frozenset(key.value for key in keys if isinstance(key, ast.Constant))
 
 
-@functools.cache
-def _constant(home: str, assignment: ast.stmt, chosen: frozenset) -> tuple:
-    """Return the tree and text of a module's constant, or of a table's chosen entries.
-
-    If no key is chosen, all entries count.
-    """
-    node = assignment
-    if chosen:
-        pairs = zip(assignment.value.keys, assignment.value.values, strict=True)
-        kept = [(k, v) for k, v in pairs if getattr(k, "value", None) in chosen]
-        node = ast.Expr(ast.Dict(*map(list, zip(*kept, strict=True))))
-    node = _unplaced(node, vars(_module(home)))
-    return node, ast.unparse(node)
+def _statements(place: Place) -> list[ast.stmt]:
+    if definitions.has(place):
+        return definitions.read(place.module).defined[place.name]
+    return ast.parse(place.name).body  # the source itself, see `fingerprint`
 
 
 @functools.cache
-def _tree(module: str) -> ast.Module | None:
-    try:
-        return ast.parse(inspect.getsource(_module(module)))
-    except (OSError, TypeError):  # a notebook's __main__ has no file
-        return None
+def _piece(place: Place, chosen: frozenset[str]) -> Piece:
+    """Make the piece of a definition; of a table, only of the chosen entries."""
+    nodes = [_bare(statement, chosen) for statement in _statements(place)]
+    local: Scope = {}
+    package = place.module.rpartition(".")[0]
+    hidden: set[str] = set()
+    for part in (part for node in nodes for part in ast.walk(node)):
+        local |= definitions.imports(part, package)
+        hidden |= _bound(part)
+    names: list[Place] = []
+    visitor = _Numbered(place.module, local, hidden, names)
+    texts = [ast.unparse(_filled(visitor.visit(node))) for node in nodes]
+    return Piece("\n".join(texts), tuple(names))
 
 
-def _module(name: str) -> ModuleType:
-    return sys.modules.get(name) or importlib.import_module(name)
-
-
-@functools.cache
-def _definition(thing: Any) -> tuple[ast.AST, str]:
-    """Parse the function or class, without docstrings and decorators, and unparse it.
-
-    A decorator that makes a stage is plumbing.
-    """
-    lines, _ = inspect.getsourcelines(thing)
-    node = ast.parse(textwrap.dedent("".join(lines))).body[0]
-    node.decorator_list = [
-        d for d in node.decorator_list if "stage" not in ast.unparse(d)
-    ]
-    node = _without_docstrings(node)
-    node = _unplaced(node, vars(_module(thing.__module__)) | _local_imports(node))
-    return node, ast.unparse(node)
-
-
-def _unplaced(node: ast.AST, scope: dict[str, Any]) -> ast.AST:
-    """Replace `here(x)` and `back(x)` by `x`, unless the code has its own of a name."""
-
-    class Unplace(ast.NodeTransformer):
-        def visit_Call(self, call: ast.Call) -> ast.AST:
-            self.generic_visit(call)
-            alone = len(call.args) == 1 and not call.keywords
-            alone = alone and not isinstance(call.args[0], ast.Starred)
-            placed = alone and _only_places(_resolve(call.func, known))
-            return call.args[0] if placed else call
-
-    hidden = _bound(node)
-    known = {name: value for name, value in scope.items() if name not in hidden}
-    return Unplace().visit(copy.deepcopy(node))
-
-
-def _only_places(value: Any) -> bool:
-    """Say whether `value` is `here` or `back`: it says where, not what."""
-    from lottolab.device import back, here
-
-    return value is here or value is back
-
-
-def _bound(node: ast.AST) -> set[str]:
-    """Return the names that a function takes or assigns; they hide the module's."""
-    names = {part.arg for part in ast.walk(node) if isinstance(part, ast.arg)}
-    parts = (part for part in ast.walk(node) if isinstance(part, ast.Name))
-    return names | {part.id for part in parts if isinstance(part.ctx, ast.Store)}
-
-
-def _without_docstrings(node: ast.AST) -> ast.AST:
+def _bare(statement: ast.stmt, chosen: frozenset[str]) -> ast.AST:
+    """Copy a statement without name, docstrings and decorators that make stages."""
+    node = pickle.loads(pickle.dumps(statement))  # in a third of deepcopy's time
+    if isinstance(node, ast.Assign | ast.AnnAssign):
+        if chosen:
+            pairs = zip(node.value.keys, node.value.values, strict=True)
+            kept = [(k, v) for k, v in pairs if getattr(k, "value", None) in chosen]
+            return ast.Expr(ast.Dict(*map(list, zip(*kept, strict=True))))
+        plain = isinstance(node, ast.AnnAssign) or len(node.targets) == 1
+        return ast.Expr(node.value) if plain and node.value else node
     kinds = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
+    if isinstance(node, kinds):
+        node.name = "_"
+        makers = [ast.unparse(d).endswith("stage") for d in node.decorator_list]
+        pairs = zip(node.decorator_list, makers, strict=True)
+        node.decorator_list = [d for d, maker in pairs if not maker]
     for part in ast.walk(node):
         if isinstance(part, kinds) and ast.get_docstring(part) is not None:
-            part.body = part.body[1:] or [ast.Pass()]
+            part.body = part.body[1:]
+    return node
+
+
+class _Numbered(ast.NodeTransformer):
+    """Replace what is ours by numbers, in the order in which it is named."""
+
+    def __init__(
+        self, module: str, local: Scope, hidden: set[str], names: list[Place]
+    ) -> None:
+        self.module, self.local = module, local
+        self.hidden, self.names = hidden, names
+
+    def visit_Name(self, node: ast.Name) -> ast.AST:
+        return self._named(node)
+
+    def visit_Attribute(self, node: ast.Attribute) -> ast.AST:
+        return self._named(node)
+
+    def visit_Call(self, call: ast.Call) -> ast.AST:
+        alone = len(call.args) == 1 and not call.keywords
+        alone = alone and not isinstance(call.args[0], ast.Starred)
+        if alone and self._own(call.func) in ONLY_PLACES:
+            return self.visit(call.args[0])
+        return self.generic_visit(call)
+
+    def visit_Expr(self, node: ast.Expr) -> ast.AST | None:
+        called = (
+            self._own(node.value.func) if isinstance(node.value, ast.Call) else None
+        )
+        if called and called.module == "lottolab.checks":
+            return None
+        return self.generic_visit(node)
+
+    def visit_Import(self, node: ast.Import) -> ast.AST | None:
+        return None if self._ours(node) else node
+
+    visit_ImportFrom = visit_Import
+
+    def _ours(self, node: ast.AST) -> bool:
+        package = self.module.rpartition(".")[0]
+        homes = definitions.imports(node, package).values()
+        return all(definitions.is_ours(home) for home, _ in homes)
+
+    def _own(self, node: ast.AST) -> Place | None:
+        """Return what a name stands for, unless the code has its own of that name."""
+        chain = _chain(node)
+        if not chain or chain[0] in self.hidden:
+            return None
+        found = definitions.find(self.module, chain, self.local)
+        return found[0] if found and found[1] == len(chain) else None
+
+    def _named(self, node: ast.Name | ast.Attribute) -> ast.AST:
+        chain = _chain(node)
+        found = definitions.find(self.module, chain, self.local) if chain else None
+        if found is None or isinstance(node.ctx, ast.Store):
+            return self.generic_visit(node)
+        place, used = found
+        word = place.name  # of what is left out: what it is called counts
+        if not (_is_plumbing(place) or place in ONLY_PLACES):
+            word = f"_{len(self.names)}"
+            self.names.append(place)
+        new: ast.expr = ast.Name(word, ast.Load())
+        for name in chain[used:]:
+            new = ast.Attribute(new, name, ast.Load())
+        return new
+
+
+def _is_plumbing(place: Place) -> bool:
+    package, _, rest = place.module.partition(".")
+    inside = package == "lottolab" and rest.split(".")[0] in PLUMBING
+    return inside or place in NAMED_BY_CHECKSUM
+
+
+def _chain(node: ast.AST) -> tuple[str, ...]:
+    """Return the names of `a.b.c`; none for what does not begin with a name."""
+    if isinstance(node, ast.Name):
+        return (node.id,)
+    if isinstance(node, ast.Attribute):
+        before = _chain(node.value)
+        return (*before, node.attr) if before else ()
+    return ()
+
+
+def _bound(part: ast.AST) -> set[str]:
+    """Return the name that a function takes or assigns here: it hides the module's."""
+    if isinstance(part, ast.arg):
+        return {part.arg}
+    stored = isinstance(part, ast.Name) and isinstance(part.ctx, ast.Store)
+    return {part.id} if stored else set()
+
+
+def _filled(node: ast.AST) -> ast.AST:
+    """Put `pass` where nothing was left of a body."""
+    for part in ast.walk(node):
+        if getattr(part, "body", None) == []:
+            part.body = [ast.Pass()]
     return node

@@ -165,11 +165,7 @@ def restamp(chapter: str, scale: str, fingerprints: dict[str, str]) -> None:
 
 def current(stage: pd.Series) -> str | None:
     """Return the fingerprint of a stage's code as it stands; None if it is gone."""
-    try:
-        found = runs.find(stage["function"])
-    except LookupError:
-        return None
-    return runs.current(found, json.loads(stage["arguments"]))
+    return runs.current_of(stage["function"], json.loads(stage["arguments"]))
 
 
 def _behind(places: Iterable[str]) -> list[str]:

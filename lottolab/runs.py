@@ -26,8 +26,7 @@ from pathlib import Path
 
 from filelock import FileLock
 
-from lottolab import progress, store
-from lottolab.fingerprint import fingerprint
+from lottolab import definitions, fingerprint, progress, store
 
 DRY = "LOTTOLAB_DRY_RUN"  # set where no stage may be computed
 DRAWN = {"glyphs.drawn", "folders.decoded"}  # but these, which only make a data set
@@ -121,8 +120,21 @@ def current(stage: Callable, full: dict) -> str:
     words = frozenset(_words(full))
     known = vars(stage).setdefault("_fingerprints", {})
     if words not in known:
-        known[words] = fingerprint(stage, words)
+        known[words] = fingerprint.fingerprint(stage, words)
     return known[words]
+
+
+def current_of(stage_name: str, full: dict) -> str | None:
+    """Return the fingerprint of a stage by its name, importing none of its code; None
+    if the code has no such stage any more."""
+    return _current_of(stage_name, frozenset(_words(full)))
+
+
+@functools.cache
+def _current_of(stage_name: str, words: frozenset[str]) -> str | None:
+    module, _, function = stage_name.rpartition(".")
+    place = definitions.Place(f"lottolab.{module}", function)
+    return fingerprint.of(place, words) if definitions.has(place) else None
 
 
 def _words(value) -> Iterator[str]:
