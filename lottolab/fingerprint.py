@@ -21,6 +21,7 @@ from typing import Any
 
 # What moves results about, or refuses bad input, without changing a result.
 PLUMBING = {"runs", "store", "jobs", "progress", "fingerprint", "results", "checks"}
+PLUMBING |= {"files"}
 # The bytes of a data set are named by its checksum, so how they were read is not code
 # that a result depends on.
 NAMED_BY_CHECKSUM = {"lottolab.data.get", "lottolab.data.load"}
