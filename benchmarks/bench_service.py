@@ -46,7 +46,7 @@ def made(own: dict, budget: int):
 async def together(url: str, images: Tensor, clients: int = 8) -> float:
     """Return the images a second that clients get who ask side by side."""
     bodies = [image.numpy().tobytes() for image in images.split(1)]
-    async with httpx.AsyncClient(base_url=url, timeout=60) as http:
+    async with httpx.AsyncClient(base_url=url, timeout=60, trust_env=False) as http:
 
         async def ask(mine: list[bytes]) -> None:
             for body in mine:

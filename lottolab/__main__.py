@@ -1,7 +1,7 @@
 """Run a command in the project's own `.venv`, which is made where it is missing.
 
-`python -m lottolab` works with nothing but Python 3.11: this file and `setup` need
-only the standard library.
+`python -m lottolab` works with nothing but Python 3.11: this file, `machine` and
+`setup` need only the standard library.
 """
 
 import subprocess
@@ -13,9 +13,10 @@ if sys.version_info < (3, 11):  # noqa: UP036 - said before anything can fail
         "and call it by name: python3.12 -m lottolab".format(*sys.version_info)
     )
 
-from lottolab import setup
+from lottolab import machine, setup
 
 if __name__ == "__main__":
+    machine.settle()
     try:
         python = setup.ready()
         sys.exit(subprocess.call([python, "-m", "lottolab.cli", *sys.argv[1:]]))

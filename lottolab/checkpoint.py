@@ -6,16 +6,14 @@ The header of a safetensors file has room for texts. The one called `lottolab` i
 """
 
 import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from lottolab import models
+from lottolab import files, models
 from lottolab.checks import require
 
 KEYS = ("name", "channels", "classes", "width", "stem", "size")
@@ -93,9 +91,7 @@ def header(path: str | Path) -> dict[str, str]:
 def write(state: dict[str, Tensor], path: str | Path, texts: dict[str, str]) -> None:
     """Write tensors and the header's texts; they appear complete or not at all."""
     state = {k: v.detach().cpu().clone().contiguous() for k, v in state.items()}
-    new = Path(f"{path}.new")
-    save_file(state, new, metadata=texts)
-    os.replace(new, path)
+    files.tensors(state, path, texts)
 
 
 def _described(path: str | Path, texts: dict[str, str]) -> tuple:

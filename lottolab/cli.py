@@ -13,7 +13,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from lottolab import checks, execute
+from lottolab import checks, execute, machine
 from lottolab import edition as whole
 from lottolab.progress import duration
 
@@ -243,6 +243,7 @@ def _mount_rooms() -> None:
 
 def main(arguments: list[str] | None = None) -> int:
     """Run a command; bad input ends in one line and exit code 2, a failure in 1."""
+    machine.settle()
     _mount_rooms()
     words = sys.argv[1:] if arguments is None else arguments
     known = [c.name or c.callback.__name__ for c in app.registered_commands]

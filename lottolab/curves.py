@@ -25,7 +25,7 @@ def shown(chapter: str) -> dict | None:
     `lines`, the columns whose values get one each.
     """
     path = Path(parameters.BOOK, "sweeps.yaml")
-    return yaml.safe_load(path.read_text()).get(chapter) if path.exists() else None
+    return yaml.safe_load(path.read_bytes()).get(chapter) if path.exists() else None
 
 
 def marks(given: list[str]) -> dict[str, list[str]]:

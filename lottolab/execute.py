@@ -11,7 +11,7 @@ from pathlib import Path
 
 import nbformat
 
-from lottolab import parameters, progress, results
+from lottolab import files, jobs, parameters, progress, results
 from lottolab.checks import require
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -81,17 +81,26 @@ def run_cells(source: Path, target: Path, values: dict):
     """Run the notebook `source` with these parameters; it is written to `target`."""
     import papermill
 
+    from lottolab.kernel import Kernel
+
     logging.getLogger("papermill").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", module="(papermill|nbformat|zmq).*")
-    return papermill.execute_notebook(
-        source,
-        target,
-        parameters=values,
-        kernel_name="python3",
-        progress_bar=False,
-        cwd=str(parameters.BOOK),
-        extra_arguments=["--IPKernelApp.log_level=40"],
-    )
+    with files.room(target):
+        return papermill.execute_notebook(
+            literal(source),
+            literal(target),
+            parameters=values,
+            kernel_name="python3",
+            kernel_manager_class=Kernel,
+            progress_bar=False,
+            cwd=str(parameters.BOOK),
+            extra_arguments=["--IPKernelApp.log_level=40"],
+        )
+
+
+def literal(path: Path) -> str:
+    """Return the path for papermill, which would fill in what stands in braces."""
+    return str(path).replace("{", "{{").replace("}", "}}")
 
 
 def reason(error: Exception) -> str:
@@ -134,9 +143,8 @@ def publish_notebook(path: Path) -> None:
     for cell in notebook.cells:
         for key in ("papermill", "execution"):
             cell.metadata.pop(key, None)
-    new = parameters.BOOK / f".{path.name}"
-    nbformat.write(notebook, new)
-    os.replace(new, parameters.BOOK / path.name)
+    with files.replacing(parameters.BOOK / path.name) as new:
+        nbformat.write(notebook, new)
 
 
 @contextmanager
@@ -144,7 +152,8 @@ def environment(chapter: str, scale: str, new: dict[str, str]) -> Iterator[None]
     """Give the kernel these variables, and what the last edition took."""
     stages = results.read_stages(chapter, scale)
     seconds = stages.groupby("function")["seconds"].apply(list).to_dict()
-    new = new | {"LOTTOLAB_EXPECTED": json.dumps(seconds)}
+    new = jobs.absolute(jobs.variables() | new)
+    new |= {"LOTTOLAB_EXPECTED": json.dumps(seconds)}
     old = {key: os.environ.get(key) for key in new}
     os.environ.update(new)
     try:

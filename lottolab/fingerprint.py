@@ -22,7 +22,7 @@ from lottolab.definitions import Place, Scope
 
 # What moves results about, or refuses bad input, without changing a result.
 PLUMBING = {"runs", "store", "jobs", "progress", "fingerprint", "results", "checks"}
-PLUMBING |= {"definitions"}
+PLUMBING |= {"definitions", "files"}
 # The bytes of a data set are named by its checksum, so how they were read is not code
 # that a result depends on.
 NAMED_BY_CHECKSUM = {Place("lottolab.data", "get"), Place("lottolab.data", "load")}

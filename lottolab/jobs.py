@@ -12,6 +12,7 @@ from lottolab import progress, runs
 from lottolab.checks import require
 
 Work = list[tuple[Callable, dict]]
+FOLDERS = {"LOTTOLAB_STORE", "LOTTOLAB_DATA", "LOTTOLAB_RESULTS", progress.FOLDER}
 
 
 def plan(work: Work) -> pd.DataFrame:
@@ -105,7 +106,14 @@ def _in_worker(
 
 def variables() -> dict[str, str]:
     """Return the project's environment variables, for a worker to adopt."""
-    return {k: v for k, v in os.environ.items() if k.startswith("LOTTOLAB_")}
+    found = {k: v for k, v in os.environ.items() if k.startswith("LOTTOLAB_")}
+    return absolute(found)
+
+
+def absolute(variables: dict[str, str]) -> dict[str, str]:
+    """Make the folders absolute that variables name: who reads them runs elsewhere."""
+    named = {k: os.path.abspath(v) for k, v in variables.items() if k in FOLDERS and v}
+    return variables | named
 
 
 def adopt(environment: dict[str, str]) -> None:

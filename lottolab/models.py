@@ -9,9 +9,10 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from lottolab import files
 from lottolab.checks import one_of, require, whole
 from lottolab.device import here
 from lottolab.mobilenet import MobileNetV2
@@ -174,11 +175,11 @@ def _initialise(model: nn.Module) -> nn.Module:
 
 
 def save(model: nn.Module | dict[str, Tensor], path: str | Path) -> None:
-    """Write a model's or a state dict's tensors to a safetensors file."""
+    """Write a model's or a state dict's tensors to a safetensors file, in one step."""
     state = model.state_dict() if isinstance(model, nn.Module) else model
     # Cloned, because safetensors refuses tensors that share memory.
     state = {k: v.detach().cpu().clone().contiguous() for k, v in state.items()}
-    save_file(state, path)
+    files.tensors(state, path)
 
 
 def load_state(path: str | Path) -> dict[str, Tensor]:

@@ -90,7 +90,7 @@ class Parameter:
 
 def chapters() -> list[str]:
     """Return the names of the book's notebooks, in the order of its contents."""
-    toc = yaml.safe_load((BOOK.parent / "_toc.yml").read_text())
+    toc = yaml.safe_load((BOOK.parent / "_toc.yml").read_bytes())
     files = re.findall(r"book/(\w+)", json.dumps(toc))
     return [name for name in files if (BOOK / f"{name}.ipynb").is_file()]
 
@@ -162,7 +162,7 @@ def resolve(chapter: str, scale: str, given: dict[str, object]) -> dict[str, obj
     known = of(chapter)
     one_of(f"the scale of {chapter}", scale, scales(chapter))
     path = BOOK / "scales" / scale / f"{chapter}.yaml"
-    values = (yaml.safe_load(path.read_text()) if scale != "laptop" else None) or {}
+    values = (yaml.safe_load(path.read_bytes()) if scale != "laptop" else None) or {}
     for name, value in {**values, **given}.items():
         one_of(f"a parameter of {chapter}", name, known)
         text = isinstance(value, str) and name in given

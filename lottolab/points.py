@@ -6,7 +6,6 @@ run again; all else is, at the next call.
 """
 
 import json
-import os
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,6 +13,7 @@ from pathlib import Path
 import joblib
 from joblib.externals.loky.process_executor import BrokenProcessPool
 
+from lottolab import files
 from lottolab.checks import require
 
 Call = Callable[[dict, Path], None]
@@ -44,6 +44,7 @@ def run(
     Raises:
         RuntimeError: the scheduler cannot be reached, or no process can be started.
     """
+    folder = folder.resolve()  # workers may run elsewhere
     folder.mkdir(parents=True, exist_ok=True)
     for name in points:
         (folder / name).mkdir(exist_ok=True)
@@ -95,7 +96,6 @@ def _there(
 ) -> Iterator[tuple[str, dict]]:
     from dask.distributed import Client, as_completed
 
-    folder = folder.resolve()
     try:
         client = Client(scheduler, timeout=10, set_as_default=False)
     except (OSError, ValueError) as error:
@@ -130,9 +130,8 @@ def _one(call: Call, name: str, point: dict, folder: Path) -> str:
 
 def _record(own: Path, point: dict, seconds: float, error: str | None) -> dict:
     record = {"point": point, "seconds": round(seconds, 3), "error": error}
-    new = own / f"{RECORD}.new"
-    new.write_text(json.dumps(record))
-    os.replace(new, own / RECORD)
+    with files.replacing(own / RECORD) as new:
+        new.write_text(json.dumps(record))
     return record
 
 

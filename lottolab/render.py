@@ -14,11 +14,13 @@ from pathlib import Path
 
 import nbformat
 
+from lottolab import files
 from lottolab.labs import downloads
 
 # Words, symbols and citations of a chapter link to these.
 COMPANIONS = ("using", "notation", "glossary", "references")
 _BUILD = (sys.executable, "-c", "from jupyter_book.cli.main import main; main()")
+_WORDS = {"PYTHONIOENCODING": "utf-8", "PYTHONUTF8": "1", "NO_COLOR": "1"}
 _FAULT = re.compile(r"\b(WARNING|ERROR|CRITICAL|SEVERE)\b|^\w*(Error|Exception)\b")
 _LINK = re.compile(r"\[(?P<words>[^][]+)\]\((?P<page>\w+)\.(ipynb|md)[^)]*\)")
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
@@ -131,9 +133,10 @@ def _render(
     output.parent.mkdir(parents=True, exist_ok=True)
     work = Path(tempfile.mkdtemp(prefix="render-", dir=output.parent)).resolve()
     try:
-        prepare(work)
-        _build(work, strict)
-        _swap(work / "_build" / "html", output, work / "earlier")
+        with files.room(output):
+            prepare(work)
+            _build(work, strict)
+            files.swap(work / "_build" / "html", output, work / "earlier")
     finally:
         shutil.rmtree(work, ignore_errors=True)
     return output
@@ -180,7 +183,7 @@ def _build(work: Path, strict: bool) -> None:
     done = subprocess.run(
         [*_BUILD, "build", str(work), *options],
         cwd=work,
-        env={**os.environ, "PYTHONUTF8": "1", "NO_COLOR": "1"},
+        env={**os.environ, **_WORDS},
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -195,14 +198,3 @@ def _build(work: Path, strict: bool) -> None:
     faults = [line for line in lines if _FAULT.search(line)] or lines[-10:]
     unique = "\n  ".join(dict.fromkeys(faults))
     raise RuntimeError(f"the book was not rendered:\n  {unique}")
-
-
-def _swap(html: Path, output: Path, earlier: Path) -> None:
-    if output.exists():
-        output.rename(earlier)
-    try:
-        html.rename(output)
-    except OSError:
-        if earlier.exists():
-            earlier.rename(output)
-        raise

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from lottolab import jobs, runs, store
+from lottolab import files, jobs, runs, store
 
 Asked = tuple[dict, Callable, dict]  # columns of the rows, a stage, its arguments
 COMMITTED = Path(__file__).resolve().parents[1] / "data" / "results"
@@ -203,6 +203,5 @@ def find(chapter: str, scale: str, suffix: str = ".csv") -> Path | None:
 
 
 def _replace(table: pd.DataFrame, path: Path) -> None:
-    new = path.with_name(path.name + ".new")
-    table.to_csv(new, index=False, lineterminator="\n")
-    os.replace(new, path)
+    with files.replacing(path) as new:
+        table.to_csv(new, index=False, lineterminator="\n")

@@ -51,5 +51,6 @@ def ready(root: Path = ROOT) -> str:
 def _wanted(root: Path) -> str:
     """Name what the installation depends on."""
     parts = [str(root), sys.version]
-    parts += [(root / n).read_text() for n in ("requirements.txt", "pyproject.toml")]
+    names = ("requirements.txt", "pyproject.toml")
+    parts += [(root / name).read_text("utf-8") for name in names]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()

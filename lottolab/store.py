@@ -16,7 +16,9 @@ import numpy as np
 import pandas as pd
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
+
+from lottolab import files
 
 
 class Damaged(Exception):
@@ -33,29 +35,35 @@ def write(values: dict, folder: Path, record: dict) -> dict:
 
     Raises:
         TypeError: a value is of another kind.
+        DiskFull: there is no room. Nothing is left of what was written.
     """
     if not isinstance(values, dict):
         raise TypeError(f"a stage must return a dict, got {type(values).__name__}")
     shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
-    files = {name: _write_value(folder, name, value) for name, value in values.items()}
-    hashes = sorted(file["sha256"] for file in files.values())
-    digest = hashlib.sha256("".join(hashes).encode()).hexdigest()[:16]
-    record = record | {"files": files, "digest": digest}
-    (folder / "record.json").write_text(json.dumps(record, indent=1))
+    try:
+        with files.room(folder):
+            folder.mkdir(parents=True)
+            told = {name: _write_value(folder, name, v) for name, v in values.items()}
+            hashes = sorted(file["sha256"] for file in told.values())
+            digest = hashlib.sha256("".join(hashes).encode()).hexdigest()[:16]
+            record = record | {"files": told, "digest": digest}
+            (folder / "record.json").write_text(json.dumps(record, indent=1))
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
     return record
 
 
 def publish(folder: Path, place: Path) -> None:
     """Move the finished `folder` to `place`, where an older result may stand."""
-    with ThreadPoolExecutor() as pool:  # one wait for the disk instead of one a file
-        list(pool.map(_sync, folder.iterdir()))
-    _sync(folder)
     old = place.with_name(place.name + ".old")
-    shutil.rmtree(old, ignore_errors=True)
-    if place.exists():
-        place.rename(old)
-    folder.rename(place)
+    with files.room(place):
+        # One wait for the disk instead of one a file.
+        with ThreadPoolExecutor() as pool:
+            list(pool.map(_sync, folder.iterdir()))
+        _sync(folder)
+        shutil.rmtree(old, ignore_errors=True)
+        files.swap(folder, place, old)
     shutil.rmtree(old, ignore_errors=True)
 
 
@@ -92,9 +100,8 @@ def read(place: Path) -> dict:
 def stamp(place: Path, fingerprint: str) -> None:
     """Note that code with this fingerprint gives this result."""
     record = read_record(place) | {"fingerprint": fingerprint}
-    new = place / "record.json.new"
-    new.write_text(json.dumps(record, indent=1))
-    os.replace(new, place / "record.json")
+    with files.replacing(place / "record.json") as new:
+        new.write_text(json.dumps(record, indent=1))
 
 
 def sha256(path: Path) -> str:
@@ -127,7 +134,7 @@ def _write_value(folder: Path, name: str, value) -> dict:
     else:
         tensors = value if kind == "state" else {"value": torch.as_tensor(value)}
         tensors = {k: t.detach().cpu().contiguous() for k, t in tensors.items()}
-        save_file(tensors, path)
+        files.tensors(tensors, path)
     return {"kind": kind, "file": path.name, "sha256": sha256(path)}
 
 

@@ -17,6 +17,7 @@ import pandas as pd
 from lottolab import (
     curves,
     execute,
+    files,
     grids,
     jobs,
     parameters,
@@ -78,7 +79,8 @@ def sweep(
     if "metric" in table and table["metric"].notna().any():
         shown = {"look": look, "metric": metric, "where": marks}
         figure = curves.draw(table, list(told.values()), **shown)
-        figure.savefig(folder / "figure.png")
+        with files.replacing(folder / "figure.png") as new:
+            figure.savefig(new, format="png")
         plt.close(figure)
     return sum(bool(record["error"]) for record in ended.values())
 
@@ -181,6 +183,5 @@ def _rows(
 
 
 def _write(table: pd.DataFrame, path: Path) -> None:
-    new = path.with_name(path.name + ".new")
-    table.to_csv(new, index=False, lineterminator="\n")
-    os.replace(new, path)
+    with files.replacing(path) as new:
+        table.to_csv(new, index=False, lineterminator="\n")

@@ -7,7 +7,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from lottolab import execute, parameters
+from lottolab import execute, jobs, parameters
 from lottolab.progress import duration
 
 CELL_SECONDS = 300
@@ -53,7 +53,8 @@ def _notebooks() -> int:
                 parameters.BOOK / f"{name}.ipynb",
                 Path(folder, f"{name}.ipynb"),
             )
-            execute_notebook(source, copy, values, prepare_only=True)
+            paths = execute.literal(source), execute.literal(copy)
+            execute_notebook(*paths, values, prepare_only=True)
         command = [sys.executable, "-m", "pytest", "--nbval-lax", "--nbval-current-env"]
         command += [f"--nbval-cell-timeout={CELL_SECONDS}", "-p", "no:cacheprovider"]
         results = {"LOTTOLAB_RESULTS": str(Path(folder) / "results")}
@@ -61,5 +62,5 @@ def _notebooks() -> int:
 
 
 def _call(command: list, environment: dict | None = None) -> int:
-    environment = {**os.environ, **(environment or {})}
+    environment = {**os.environ, **jobs.variables(), **(environment or {})}
     return subprocess.call(command, cwd=execute.ROOT, env=environment)

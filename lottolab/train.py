@@ -7,7 +7,6 @@ goes on at its last whole epoch and ends with the same bits.
 
 import json
 import math
-import os
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, fields
@@ -17,11 +16,10 @@ import pandas as pd
 import torch
 import torch.nn.functional as F
 from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from lottolab import files, progress, runs
 from lottolab import masks as masking
-from lottolab import progress, runs
 from lottolab.batches import Batches
 from lottolab.checks import one_of, require, whole
 from lottolab.device import choose_precision, default_device
@@ -231,9 +229,8 @@ def _save(folder: Path, model, optimiser, rows: list[dict], rewind: dict) -> Non
         values = {k: torch.as_tensor(v) for k, v in state.items() if v is not None}
         tensors |= {f"optimiser/{place}/{k}": v for k, v in values.items()}
     tensors = {k: v.cpu().contiguous() for k, v in tensors.items()}
-    path = folder / "checkpoint.safetensors"
-    save_file(tensors, f"{path}.new", metadata={"rows": json.dumps(rows)})
-    os.replace(f"{path}.new", path)
+    rows = {"rows": json.dumps(rows)}
+    files.tensors(tensors, folder / "checkpoint.safetensors", rows)
 
 
 def _resume(folder: Path | None, model, optimiser) -> tuple[list[dict], dict]:

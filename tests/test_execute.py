@@ -2,6 +2,8 @@
 
 import json
 import os
+import sys
+from pathlib import Path
 
 import chapters
 import nbformat
@@ -10,7 +12,7 @@ import pytest
 import yaml
 from nbformat import v4
 
-from lottolab import execute, parameters, results
+from lottolab import execute, files, jobs, parameters, results
 
 PARAMETERS = """\
 scale: str = "laptop"  # one of smoke, laptop
@@ -41,6 +43,14 @@ def chapter(name: str) -> nbformat.NotebookNode:
 
 
 @pytest.fixture
+def tmp_path(tmp_path):
+    """Return a folder with what formats, shells and narrow encodings stumble over."""
+    folder = tmp_path / "a {b} {} été 日本"
+    folder.mkdir()
+    return folder
+
+
+@pytest.fixture
 def book(tmp_path, monkeypatch):
     """Make a book of two chapters and point everything at it."""
     folder = tmp_path / "book"
@@ -56,6 +66,11 @@ def book(tmp_path, monkeypatch):
     monkeypatch.setattr(results, "COMMITTED", tmp_path / "data/results")
     monkeypatch.setenv("LOTTOLAB_STORE", str(tmp_path / "store"))
     monkeypatch.delenv("LOTTOLAB_RESULTS", raising=False)
+    other = tmp_path / "jupyter/kernels/python3/kernel.json"  # another Python's
+    other.parent.mkdir(parents=True)
+    spec = {"argv": [sys.executable, "-c", "1"], "display_name": "", "language": ""}
+    other.write_text(json.dumps(spec))
+    monkeypatch.setenv("JUPYTER_PATH", str(tmp_path / "jupyter"))
     return folder
 
 
@@ -68,7 +83,7 @@ def everything(folder) -> dict[str, bytes]:
     return {str(p.relative_to(folder)): p.read_bytes() for p in files}
 
 
-def test_a_run_takes_the_scale_and_what_is_given(book, tmp_path):
+def test_a_run_takes_the_scale_and_what_is_given(book, tmp_path, monkeypatch):
     committed = tmp_path / "data/results/first"
     committed.mkdir(parents=True)
     stages = "stage,function,seconds\na,tickets.dense,2.5\nb,tickets.dense,3.5\n"
@@ -83,8 +98,9 @@ def test_a_run_takes_the_scale_and_what_is_given(book, tmp_path):
     seconds = json.loads((book / "cwd.txt").read_text())
     assert seconds == {"tickets.dense": [2.5, 3.5]}
 
-    own = execute.execute("first", "smoke", {"count": "5"}, tmp_path / "own")
-    assert own == tmp_path / "own/notebooks/first.ipynb"
+    monkeypatch.chdir(tmp_path)  # a relative folder is the caller's
+    own = execute.execute("first", "smoke", {"count": "5"}, Path("own"))
+    assert own.resolve() == tmp_path / "own/notebooks/first.ipynb"
     assert printed(own) == "smoke fine 5\n"
     assert (tmp_path / "own/results/first/smoke.csv").read_text() == "value\n5\n"
     assert printed(path) == "smoke fine 1\n"
@@ -150,10 +166,39 @@ def test_bad_input_stops_before_anything_runs(
     assert not (tmp_path / "_build").exists()
 
 
+def test_a_full_disk_is_said_and_leaves_the_older_notebook(book, monkeypatch):
+    older = execute.build_folder("smoke") / "notebooks/first.ipynb"
+    older.parent.mkdir(parents=True)
+    older.write_text("the older one")
+
+    def run(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("papermill.execute_notebook", run)
+    with pytest.raises(execute.Failed, match=r"the disk of \S.* is full") as caught:
+        execute.execute("first", "smoke")
+    assert isinstance(caught.value.__cause__, files.DiskFull)
+    assert older.read_text() == "the older one"
+
+
+def test_a_kernel_and_a_worker_get_the_callers_folders(book, tmp_path, monkeypatch):
+    given = {f"LOTTOLAB_{n}": n.lower() for n in ("STORE", "DATA", "PROGRESS")}
+    for name, folder in given.items():
+        monkeypatch.setenv(name, folder)
+    monkeypatch.setenv("LOTTOLAB_JOBS", "2")
+    monkeypatch.chdir(tmp_path)
+    absolute = {name: str(tmp_path / folder) for name, folder in given.items()}
+    assert jobs.variables() == absolute | {"LOTTOLAB_JOBS": "2"}
+    with execute.environment("first", "smoke", {"LOTTOLAB_OWN": ""}):
+        assert {name: os.environ[name] for name in given} == absolute
+        assert os.environ["LOTTOLAB_OWN"] == ""
+    assert {name: os.environ[name] for name in given} == given
+
+
 def test_the_results_folder_of_somebody_else_is_put_back(book, monkeypatch):
     monkeypatch.setenv("LOTTOLAB_RESULTS", "elsewhere")
     with execute.environment("first", "smoke", {"LOTTOLAB_RESULTS": "here"}):
-        assert os.environ["LOTTOLAB_RESULTS"] == "here"
+        assert os.environ["LOTTOLAB_RESULTS"] == os.path.abspath("here")
         assert json.loads(os.environ["LOTTOLAB_EXPECTED"]) == {}
     assert os.environ["LOTTOLAB_RESULTS"] == "elsewhere"
     assert "LOTTOLAB_EXPECTED" not in os.environ

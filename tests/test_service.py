@@ -116,6 +116,29 @@ def test_a_damaged_row_another_service_and_no_database_are_refused(tmp_path, pat
         State(tmp_path / "none" / "c", {})
 
 
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such modes")
+def test_a_state_is_its_owners_alone_whatever_the_umask(tmp_path, monkeypatch):
+    connect, made = sqlite3.connect, []
+
+    def noted(path, **options):
+        made.append(os.stat(path).st_mode & 0o777)
+        return connect(path, **options)
+
+    monkeypatch.setattr(sqlite3, "connect", noted)
+    before = os.umask(0)
+    try:
+        state = State(tmp_path / "a", {"seed": 1})
+        beside = {p.name: p.stat().st_mode & 0o777 for p in tmp_path.iterdir()}
+        state.close()
+        os.chmod(tmp_path / "a", 0o644)  # as an earlier version made it
+        State(tmp_path / "a", {"seed": 1}).close()
+    finally:
+        os.umask(before)
+    assert made[0] == 0o600  # before a byte is in it
+    assert beside == {"a": 0o600, "a-wal": 0o600}
+    assert (tmp_path / "a").stat().st_mode & 0o777 == 0o600
+
+
 def test_one_process_at_a_time_has_a_state_and_waits_for_the_disk(tmp_path):
     state = State(tmp_path / "a", {})
     with pytest.raises(RuntimeError, match="another service has it"):

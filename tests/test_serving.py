@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -44,6 +44,16 @@ def running(path, tmp_path_factory):
     words = ("--state", state, "--patience", "0.5")
     with serving.server(path, *WORDS, *words) as (url, _):
         yield url
+
+
+def test_a_proxy_is_not_asked_for_what_is_on_this_machine(running, monkeypatch):
+    for proxy in ("socks5://127.0.0.1:9", "http://127.0.0.1:9"):
+        monkeypatch.setenv("ALL_PROXY", proxy)
+        for host in ("127.0.0.1", "localhost"):
+            with closing(Remote(running.replace("127.0.0.1", host))) as remote:
+                assert len(remote(serving.images(1, 7))) == 1
+    with pytest.raises(RuntimeError, match="refused"):  # for all else it is
+        Remote("http://lottolab.invalid")
 
 
 def test_a_thief_asks_over_http_as_in_process(running, path):

@@ -7,6 +7,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from lottolab import files
 from lottolab.execute import ROOT
 
 OUTPUT = ROOT / "_build" / "labs"
@@ -58,8 +59,10 @@ def grade(
             )
     course = output / "course"
     found = grading.grade(folder, course, jobs=jobs, walls=not why)
-    found.to_csv(output / "grades.csv", index=False)
-    grading.scores(course).to_csv(output / "tasks.csv", index=False)
+    tables = {"grades.csv": found, "tasks.csv": grading.scores(course)}
+    for name, table in tables.items():
+        with files.replacing(output / name) as new:
+            table.to_csv(new, index=False)
     table = Table(*(c.replace("_", " ") for c in found.columns))
     for row in found.itertuples(index=False):
         table.add_row(*(f"{v:g}" if isinstance(v, float) else v for v in row))

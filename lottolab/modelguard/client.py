@@ -23,7 +23,10 @@ class Remote:
 
     def __init__(self, url: str, *, patience: float = 60.0) -> None:
         self.url, self.patience, self.asked = url, patience, 0
-        self._http = httpx.Client(base_url=url, timeout=patience)
+        host = httpx.URL(url).host
+        own = host in ("localhost", "::1") or host.startswith("127.")
+        # A proxy in the environment cannot reach this machine's own addresses.
+        self._http = httpx.Client(base_url=url, timeout=patience, trust_env=not own)
         told = self._send("GET", "/model").json()
         self.shape = tuple(told[k] for k in ("channels", "height", "width"))
         self.classes, self.most = told["classes"], told["most_images"]

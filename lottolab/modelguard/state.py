@@ -5,7 +5,9 @@ FULL`: fsync) before `keep` returns; one that a crash tore is dropped when the f
 opened again. One process at a time has it.
 """
 
+import contextlib
 import json
+import os
 import sqlite3
 import zlib
 from collections.abc import Iterator
@@ -44,6 +46,10 @@ class State:
 
     def __init__(self, path: str | Path, about: dict, *, log: bool = False) -> None:
         self.path, self.log, self.durable = Path(path), log, 0
+        # Its owner's alone, and so is what SQLite puts beside it. Never one that is
+        # there: to close it would end the locks that this process may have on it.
+        with contextlib.suppress(OSError):
+            os.close(os.open(path, os.O_CREAT | os.O_EXCL, 0o600))
         try:
             # The thread that answers is another than the one that opens.
             self.database = sqlite3.connect(
@@ -65,6 +71,7 @@ class State:
                 f"{path} is the state of {found[0]}, not of {json.dumps(about)}: name "
                 "another file by --state"
             )
+        os.chmod(path, 0o600)  # of before, when it was as the umask says
 
     def restore(self, defence: ModelGuardS) -> None:
         """Open the kept centroids again in a fresh defence, in each class's order.

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 from torch import Tensor
 
+from lottolab import files
 from lottolab.checks import require
 from lottolab.ownership import qr
 
@@ -64,8 +65,9 @@ class SignatureKey:
         return np.unpackbits(np.frombuffer(raw, dtype=np.uint8))[:count].astype(bool)
 
     def save(self, path: str | Path) -> None:
-        """Write the key as JSON."""
-        Path(path).write_text(json.dumps(asdict(self), indent=1))
+        """Write the key as JSON, for its owner's eyes only."""
+        with files.replacing(path, secret=True) as new:
+            new.write_text(json.dumps(asdict(self), indent=1))
 
     @classmethod
     def load(cls, path: str | Path) -> "SignatureKey":

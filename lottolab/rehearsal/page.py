@@ -92,7 +92,7 @@ def loops(path: Path | None = None) -> pd.DataFrame:
 
 def settings(chapter: str, scale: str = "paper") -> Markdown:
     """Show a chapter's parameters at a scale, with what their comments say."""
-    text = (parameters.BOOK / "scales" / scale / f"{chapter}.yaml").read_text()
+    text = (parameters.BOOK / "scales" / scale / f"{chapter}.yaml").read_text("utf-8")
     return Markdown(f"`{chapter}`\n\n```yaml\n{text}```")
 
 
