@@ -21,7 +21,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from lottolab import masks as masking
-from lottolab import progress, runs
+from lottolab import progress, runs, tensors
 from lottolab.batches import Batches
 from lottolab.checks import one_of, require, whole
 from lottolab.device import choose_precision, default_device
@@ -134,7 +134,8 @@ def fit(
     """Train `model` in place.
 
     Args:
-        images: uint8, N×C×H×W. labels: int64, N.
+        images: uint8, N×C×H×W. labels: int64, N, in [0, classes); or float, N×classes,
+            a row of shares each, if the loss takes them, as the default does.
         seed: order and augmentation of epoch e follow from (seed, e) alone.
         masks: state-dict name to bool tensor, True = kept; the others stay 0 exactly.
         loss: `loss(model, x, y, index)` -> scalar; `index` are places in `images`.
@@ -154,6 +155,7 @@ def fit(
     device = device or default_device()
     precision = choose_precision(device) if precision == "auto" else precision
     one_of("precision", precision, ("float32", "bfloat16"))
+    tensors.trainable(model, images, labels, plain=loss is cross_entropy)
     weights = dict(model.named_parameters())
     masking.check(masks or {}, weights)
     last = recipe.epochs if stop is None else stop
