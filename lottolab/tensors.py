@@ -198,7 +198,7 @@ def attackable(model, x: Tensor, y: Tensor, *, least: int = 2, **sizes: float) -
     what = "x must have gradients: clone it outside of torch.inference_mode()"
     require(not outside, what, "an inference tensor")
     ends = [float(x.min()), float(x.max())]  # NaN where there is one
-    right = -ROUNDING <= ends[0] and ends[1] <= 1 + ROUNDING
+    right = ends[0] >= -ROUNDING and ends[1] <= 1 + ROUNDING
     require(right, "x must be in [0, 1]", ends)
     classes = _asked(model, x[:1]).shape[1]
     what = f"model must have {least} classes or more"

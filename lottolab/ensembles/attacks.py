@@ -12,7 +12,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lottolab.checks import one_of, require, whole
-from lottolab.tensors import attackable, moving
 from lottolab.ensembles.queries import (
     Model,
     answers,
@@ -24,6 +23,7 @@ from lottolab.ensembles.queries import (
     merged,
     uniform,
 )
+from lottolab.tensors import attackable, moving
 
 Ascent = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 OVER = ("losses", "logits", "probabilities")

@@ -13,7 +13,6 @@ import torch
 from torch import Tensor
 
 from lottolab.checks import one_of, require, whole
-from lottolab.tensors import attackable
 from lottolab.ensembles.queries import (
     Model,
     ball,
@@ -21,6 +20,7 @@ from lottolab.ensembles.queries import (
     frozen,
     merged,
 )
+from lottolab.tensors import attackable
 
 
 def apgd(

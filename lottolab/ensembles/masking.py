@@ -12,7 +12,6 @@ import torch
 from torch import Tensor
 
 from lottolab.checks import require, whole
-from lottolab.tensors import attackable
 from lottolab.ensembles.attacks import gradient, pgd
 from lottolab.ensembles.queries import (
     Model,
@@ -22,6 +21,7 @@ from lottolab.ensembles.queries import (
     frozen,
     margin,
 )
+from lottolab.tensors import attackable
 
 
 def findings(

@@ -82,7 +82,9 @@ def offline(
     number("a", a, 0, 1)
     target, references, member, z, references_z = _checked(*given, gamma)
     outside = _mean(references, ~member, "without")
-    usual, usual_z = (((1 + a) * p + 1 - a) / 2 for p in (outside, references_z.mean(0)))
+    usual, usual_z = (
+        ((1 + a) * p + 1 - a) / 2 for p in (outside, references_z.mean(0))
+    )
     ratios = _ratio(target, usual), _ratio(z, usual_z)
     return _share(*ratios, gamma)
 

@@ -13,8 +13,8 @@ import torch.nn.functional as F
 from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
-from lottolab.batches import normalise
 from lottolab import tensors
+from lottolab.batches import normalise
 from lottolab.checks import number, require, whole
 from lottolab.membership import metrics
 from lottolab.membership.signals import checked
