@@ -205,15 +205,15 @@ def binomial_upper(successes: int, trials: int, level: float = LEVEL) -> float:
 
 
 def at_most(share: float, n: int) -> int:
-    """Return the largest whole number k with k / n <= `share`, which is >= 0.
+    """Return the largest whole number k with k / n <= `share`; both are >= 0.
 
-    A product would be cut one short where it is rounded down: int(0.29 * 100) is 28.
+    A product may be rounded over the next whole number: int(0.29 * 100) is 28.
 
     >>> at_most(0.29, 100)
     29
     """
     k = int(share * n)
-    return k + (n > 0 and (k + 1) / n <= share)
+    return k - (k / n > share) + ((k + 1) / n <= share)
 
 
 def bootstrap_interval(

@@ -528,7 +528,11 @@ IMAGES, LABELS = pictures()
     [
         (IMAGES.float(), LABELS, r"N×C×H×W, N >= 1, got torch.float32 \[50, 3,"),
         (IMAGES[:, 0], LABELS, r"N×C×H×W, N >= 1, got torch.uint8 \[50, 8, 8\]"),
-        (IMAGES, LABELS[:49], r"labels must be int64 of shape \[50\], got torch.int64 \[49"),
+        (
+            IMAGES,
+            LABELS[:49],
+            r"labels must be int64 of shape \[50\], got torch.int64 \[49",
+        ),
         (IMAGES[:15], LABELS[:15], "images must be at least batch = 16, got 15"),
     ],
 )

@@ -56,7 +56,7 @@ def answers(model: Model, x: Tensor, count: int) -> Iterator[list[Tensor]]:
     one_by_one = ([model(x)] for _ in range(count))
     for drawn in [model.many(x, count)] if hasattr(model, "many") else one_by_one:
         for logits in drawn:
-            tensors.logits("the model's logits", logits)
+            tensors.finite("the model's logits", logits)
         yield drawn
 
 
