@@ -9,8 +9,17 @@ import torch
 from torch import nn
 
 from lottolab import checks, predict, stats, tensors, train
-from lottolab.ensembles import arc, attacks, autoattack, masking, pgd, transfer_matrix
+from lottolab.ensembles import (
+    Library,
+    arc,
+    attacks,
+    autoattack,
+    masking,
+    pgd,
+    transfer_matrix,
+)
 from lottolab.ensembles.sampler import Sampler, matched, one, theta
+from lottolab.ensembles.tickets import Scored
 from lottolab.membership import (
     lira,
     metrics,
@@ -237,7 +246,7 @@ def test_images_that_rounding_took_out_of_range_are_attacked(name):
     x[0, 0, 0, 0], x[0, 0, 0, 1] = -3e-8, 1.0000002
     found = attack(name, x=x)
     if isinstance(found, torch.Tensor) and found.shape == x.shape:
-        assert 0 <= found.min() and found.max() <= 1
+        assert found.min() >= 0 and found.max() <= 1
     for ends in (-1e-3, 1.001):
         x[0, 0, 0, 0] = ends
         with pytest.raises(ValueError, match=r"x must be in \[0, 1\]"):
@@ -248,11 +257,11 @@ def test_images_that_rounding_took_out_of_range_are_attacked(name):
 def test_images_without_a_gradient_of_their_own_are_refused(name):
     with pytest.raises(ValueError, match="x must be a tensor"):
         attack(name, x=PIXELS.numpy())
-    with pytest.raises(ValueError, match="x must be float32.*bfloat16"):
+    with pytest.raises(ValueError, match=r"x must be float32.*bfloat16"):
         attack(name, x=PIXELS.bfloat16())
     with (
         torch.inference_mode(),
-        pytest.raises(ValueError, match="outside of torch.inference_mode"),
+        pytest.raises(ValueError, match="clone it outside of"),
     ):
         attack(name)
 
@@ -338,6 +347,21 @@ def test_a_law_that_names_nobody_or_finds_nobody_is_refused():
     for law in (theta, one, matched):
         with pytest.raises(ValueError, match="counts must be >= 1"):
             law([], torch.Generator())
+
+
+def test_a_ticket_keeps_the_ratio_that_it_is_filed_under():
+    frame = {"name": "cnn4", "width": 2}
+    spec = {"network": frame, "channels": 1, "classes": 3, "size": 8, "seed": 0}
+    library = Library({"a": spec}, ONES)
+    found = Scored(library.frames["a"], 0.3, seed=0).ticket()
+    library.add("a", 0.3, found)
+    with pytest.raises(ValueError, match="must keep the ratio 0.9"):
+        library.add("a", 0.9, found)
+
+
+def test_a_ticket_of_a_network_with_other_layers_is_refused():
+    with pytest.raises(ValueError, match="in Conv2d and Linear layers alone, got 0.w"):
+        Scored(nn.Sequential(nn.Conv1d(1, 2, 3), nn.Linear(4, 3)), 0.5, seed=0)
 
 
 # Numbers

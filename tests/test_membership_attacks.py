@@ -170,7 +170,7 @@ def test_robustness_is_the_share_of_copies():
         ([[1.0]], [0], r"two classes or more, got .* \[1, 1\]"),
         ([[1.0, math.nan]], [0], r"logits must be finite, got \[nan\]"),
         ([[1.0, math.inf]], [0], r"logits must be finite, got \[inf\]"),
-        ([[1.0, 2.0]], [0, 1], r"labels must be integers of shape \[1\], got torch.int64 \[2\]"),
+        ([[1.0, 2.0]], [0, 1], r"integers of shape \[1\], got torch.int64 \[2\]"),
         ([[1.0, 2.0]], [0.0], "labels must be integers .*labels.long.*float32"),
         ([[1.0, 2.0]], [True], "labels must be integers .*bool"),
         ([[1.0, 2.0]], [2], r"labels must be in \[0, 1\], got \[2\]"),
@@ -496,7 +496,7 @@ NAN = Z.clone().fill_(math.nan)
         (Z, [1] * 7 + [2], {}, r"is_member must be 0 or 1 .*got \[2.\]"),
         (Z, [1] * 7 + [0], {}, "at least 2 members and 2 non-members .*got 7 and 1"),
         (Z, [0] * 7 + [1], {}, "at least 2 members and 2 non-members .*got 1 and 7"),
-        (Z, M, {"labels": torch.tensor([0])}, r"labels must be integers of shape \[8\]"),
+        (Z, M, {"labels": torch.tensor([0])}, r"integers of shape \[8\]"),
         (Z, M, {"classifier": "mpl"}, "classifier must be one of .*did you mean mlp"),
     ],
 )
