@@ -246,7 +246,8 @@ def test_images_that_rounding_took_out_of_range_are_attacked(name):
     x[0, 0, 0, 0], x[0, 0, 0, 1] = -3e-8, 1.0000002
     found = attack(name, x=x)
     if isinstance(found, torch.Tensor) and found.shape == x.shape:
-        assert found.min() >= 0 and found.max() <= 1
+        assert found.min() >= 0
+        assert found.max() <= 1
     for ends in (-1e-3, 1.001):
         x[0, 0, 0, 0] = ends
         with pytest.raises(ValueError, match=r"x must be in \[0, 1\]"):
@@ -355,12 +356,12 @@ def test_a_ticket_keeps_the_ratio_that_it_is_filed_under():
     library = Library({"a": spec}, ONES)
     found = Scored(library.frames["a"], 0.3, seed=0).ticket()
     library.add("a", 0.3, found)
-    with pytest.raises(ValueError, match="must keep the ratio 0.9"):
+    with pytest.raises(ValueError, match=r"must keep the ratio 0.9"):
         library.add("a", 0.9, found)
 
 
 def test_a_ticket_of_a_network_with_other_layers_is_refused():
-    with pytest.raises(ValueError, match="in Conv2d and Linear layers alone, got 0.w"):
+    with pytest.raises(ValueError, match=r"in Conv2d and Linear layers alone, got 0.w"):
         Scored(nn.Sequential(nn.Conv1d(1, 2, 3), nn.Linear(4, 3)), 0.5, seed=0)
 
 

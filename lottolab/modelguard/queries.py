@@ -56,12 +56,12 @@ def checked(answers: Tensor, count: int | None = None) -> Tensor:
     Raises ValueError unless they are N×K with N >= 1 and K >= 2, finite and not
     negative, and `count` of them if that is given.
     """
-    answers = tensors.floats("answers", answers)
+    inexact = not isinstance(answers, Tensor) or answers.is_floating_point()
+    given, answers = answers, tensors.floats("answers", answers)
     shape = list(answers.shape)
-    right = answers.is_floating_point() and answers.ndim == 2
-    right = right and shape[0] >= 1 and shape[1] >= 2
+    right = inexact and answers.ndim == 2 and shape[0] >= 1 and shape[1] >= 2
     what = "answers must be float [N, classes] with N >= 1 and classes >= 2"
-    require(right, what, f"{answers.dtype} {shape}")
+    require(right, what, tensors.described(given))
     same = count is None or shape[0] == count
     require(same, f"answers must be {count}, one an image", shape[0])
     odd = answers[~(answers.isfinite() & (answers >= 0))]
