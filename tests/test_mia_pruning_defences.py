@@ -158,7 +158,7 @@ def test_each_minibatch_has_inner_steps_on_fresh_members_and_references(monkeypa
         model, *members, *others, settings, mean_std=MEAN_STD, **options
     )
     assert len(steps) == 2 * 3 * 4
-    asked = model.asked[1:]  # the first question is how many classes there are
+    asked = model.asked[3:]  # at first, one image each: does it answer with logits?
     queries = [numbers for training, numbers in asked if not training]
     assert [training for training, _ in asked] == ([False] * 4 + [True]) * 6
     assert {len(numbers) for numbers in queries} == {40}

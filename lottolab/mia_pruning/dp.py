@@ -25,7 +25,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from lottolab import data, progress, tensors
 from lottolab import masks as masking
 from lottolab.batches import normalise
-from lottolab.checks import require, whole
+from lottolab.checks import number, require, whole
 from lottolab.device import default_device
 
 # Orders of Rényi divergence: those of Opacus, and more for an ε below 1/2.
@@ -158,11 +158,11 @@ def spent(sigma: float, rate: float, steps: int, delta: float) -> float:
     Of the subsampled Gaussian mechanism (Mironov et al., 2019), as Opacus adds it up.
     It is an upper bound: exact accounting gives some 10 % less.
 
-    Raises ValueError for σ <= 0, and what `noise_multiplier` refuses.
+    Without noise it is infinite. Raises ValueError for σ < 0, and what `noise_multiplier` refuses.
     """
     from opacus.accountants import RDPAccountant
 
-    require(0 < sigma < math.inf, "sigma must be > 0 and finite", sigma)
+    number("sigma", sigma, 0)
     _check_steps(rate, steps, delta)
     accountant = RDPAccountant()
     accountant.history = [(sigma, rate, steps)]
