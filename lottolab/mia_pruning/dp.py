@@ -158,7 +158,9 @@ def spent(sigma: float, rate: float, steps: int, delta: float) -> float:
     Of the subsampled Gaussian mechanism (Mironov et al., 2019), as Opacus adds it up.
     It is an upper bound: exact accounting gives some 10 % less.
 
-    Without noise it is infinite. Raises ValueError for σ < 0, and what `noise_multiplier` refuses.
+    Without noise it is infinite.
+
+    Raises ValueError for σ < 0, and what `noise_multiplier` refuses.
     """
     from opacus.accountants import RDPAccountant
 
