@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from lottolab import tensors
 from lottolab.checks import require
 from lottolab.data import normalisation
 
@@ -14,15 +15,12 @@ class Batches:
     """The training images of a run, cropped, flipped and normalised batch by batch."""
 
     def __init__(self, images, labels, recipe, seed, mean_std=None, device="cpu"):
+        tensors.images("images", images)
+        tensors.targets("labels", labels, len(images))
         require(
-            images.dtype == torch.uint8 and images.ndim == 4,
-            "images must be uint8 of shape N×C×H×W",
-            f"{images.dtype} {tuple(images.shape)}",
-        )
-        require(
-            len(images) == len(labels) and len(images) >= recipe.batch,
-            f"images and labels must be as many, at least batch = {recipe.batch}",
-            f"{len(images)} and {len(labels)}",
+            len(images) >= recipe.batch,
+            f"images must be at least batch = {recipe.batch}",
+            len(images),
         )
         self.recipe, self.seed = recipe, seed
         self.steps = len(images) // recipe.batch

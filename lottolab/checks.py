@@ -1,7 +1,9 @@
 """Refuse bad input in one line: what was given, what is allowed, what to do."""
 
 import difflib
+import math
 from collections.abc import Iterable
+from numbers import Real
 
 
 def require(ok: bool, what: str, given) -> None:
@@ -14,6 +16,40 @@ def whole(name: str, given, low: int) -> None:
     """Raise ValueError unless `given` is an int, and no bool, of at least `low`."""
     right = type(given) is int and given >= low
     require(right, f"{name} must be a whole number >= {low}", repr(given))
+
+
+def number(name: str, given, low: float, high: float = math.inf) -> None:
+    """Raise ValueError unless `given` is a number, and no bool, in [low, high].
+
+    A tensor or an array is no number; without `high` it must be finite.
+    """
+    right = isinstance(given, Real) and not isinstance(given, bool)
+    right = right and low <= given <= high and given < math.inf
+    end = f">= {low} and finite" if high == math.inf else f"in [{low}, {high}]"
+    require(right, f"{name} must be {end}", given)
+
+
+def numbers(name: str, given):
+    """Return numbers as a float64 array of its own, and a tensor's without gradient.
+
+    Raises ValueError for what is no numbers: words, dates, rows of unequal length.
+    """
+    import numpy as np  # late: the command line checks its words without it
+
+    try:
+        if hasattr(given, "detach"):
+            given = given.detach().cpu().double().numpy()
+        x = np.asarray(given)
+        right = x.dtype.kind in "biuf"
+    except (RuntimeError, TypeError, ValueError):
+        right = False
+    require(right, f"{name} must be numbers", _short(given))
+    return np.array(x, dtype=np.float64)
+
+
+def _short(given) -> str:
+    text = repr(given)
+    return text if len(text) < 60 else f"{text[:57]}..."
 
 
 def one_of(what: str, given, allowed: Iterable) -> None:

@@ -5,7 +5,7 @@ module constant of ours that it reaches by name, however deep: their bodies, and
 where they stand or what they are called. Left out are docstrings, comments and layout;
 the plumbing, which moves results about without changing them; where things are
 computed: `here(x)` and `back(x)` of `lottolab.device` count as `x`; and statements that
-only ask `lottolab.checks` to refuse bad input.
+only ask `lottolab.checks` or `lottolab.tensors` to refuse bad input.
 """
 
 import ast
@@ -26,6 +26,7 @@ PLUMBING |= {"definitions", "files"}
 # The bytes of a data set are named by its checksum, so how they were read is not code
 # that a result depends on.
 NAMED_BY_CHECKSUM = {Place("lottolab.data", "get"), Place("lottolab.data", "load")}
+REFUSING = {"lottolab.checks", "lottolab.tensors"}
 ONLY_PLACES = {Place("lottolab.device", "here"), Place("lottolab.device", "back")}
 Node = tuple[Place, frozenset[str]]  # a definition, and which keys of a table
 
@@ -178,7 +179,7 @@ class _Numbered(ast.NodeTransformer):
         called = (
             self._own(node.value.func) if isinstance(node.value, ast.Call) else None
         )
-        if called and called.module == "lottolab.checks":
+        if called and called.module in REFUSING:
             return None
         return self.generic_visit(node)
 

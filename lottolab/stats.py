@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy import stats
 
-from lottolab.checks import require
+from lottolab.checks import numbers, require
 
 LEVEL = 0.95  # the book's confidence level
 
@@ -173,7 +173,7 @@ def points(differences: ArrayLike) -> str:
     >>> points([-0.01, -0.02, -0.03])
     '-2.0 [-4.5, +0.5]'
     """
-    return mean_interval(100 * np.asarray(differences, dtype=float)).signed
+    return mean_interval(100 * numbers("differences", differences)).signed
 
 
 def binomial_interval(successes: int, trials: int, level: float = LEVEL) -> Interval:
@@ -202,6 +202,18 @@ def binomial_upper(successes: int, trials: int, level: float = LEVEL) -> float:
     k, n = _counts(successes, trials)
     test = stats.binomtest(k, n, alternative="less")
     return float(test.proportion_ci(_level(level), method="exact").high)
+
+
+def at_most(share: float, n: int) -> int:
+    """Return the largest whole number k with k / n <= `share`; both are >= 0.
+
+    A product may be rounded over the next whole number: int(0.29 * 100) is 28.
+
+    >>> at_most(0.29, 100)
+    29
+    """
+    k = int(share * n)
+    return k - (k / n > share) + ((k + 1) / n <= share)
 
 
 def bootstrap_interval(
@@ -243,7 +255,7 @@ def _standard_error(x: np.ndarray) -> float:
 
 
 def _finite(values: ArrayLike, name: str = "values") -> np.ndarray:
-    x = np.asarray(values, dtype=float)
+    x = numbers(name, values)
     require(x.size > 0, f"{name} must hold at least one number", "none")
     odd = x[~np.isfinite(x)]
     require(odd.size == 0, f"{name} must be finite (rerun what failed)", odd[:1])

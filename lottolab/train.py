@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from safetensors import safe_open
 from torch import Tensor, nn
 
-from lottolab import files, progress, runs
+from lottolab import files, progress, runs, tensors
 from lottolab import masks as masking
 from lottolab.batches import Batches
 from lottolab.checks import one_of, require, whole
@@ -132,7 +132,8 @@ def fit(
     """Train `model` in place.
 
     Args:
-        images: uint8, N×C×H×W. labels: int64, N.
+        images: uint8, N×C×H×W. labels: int64, N, in [0, classes); or float, N×classes,
+            a row of shares each, if the loss takes them, as the default does.
         seed: order and augmentation of epoch e follow from (seed, e) alone.
         masks: state-dict name to bool tensor, True = kept; the others stay 0 exactly.
         loss: `loss(model, x, y, index)` -> scalar; `index` are places in `images`.
@@ -152,6 +153,7 @@ def fit(
     device = device or default_device()
     precision = choose_precision(device) if precision == "auto" else precision
     one_of("precision", precision, ("float32", "bfloat16"))
+    tensors.trainable(model, images, labels, plain=loss is cross_entropy)
     weights = dict(model.named_parameters())
     masking.check(masks or {}, weights)
     last = recipe.epochs if stop is None else stop

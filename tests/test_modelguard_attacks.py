@@ -496,7 +496,7 @@ def grown(budget, **options):
         (lambda: queries.knockoff(5, 0, seed=0), "whole number >= 1, got 0"),
         (
             lambda: queries.Service(linear(2), UNIT)(IMAGES.float()),
-            r"images must be uint8 \[N, C, H, W\].*got torch.float32 \[4, 1, 6, 6\]",
+            r"images must be uint8 of shape N×C×H×W.*got torch.float32 \[4, 1, 6, 6\]",
         ),
         (lambda: queries.Service(linear(2), UNIT)(IMAGES[:0]), "N >= 1, got"),
         (lambda: grown(3), "budget must be a whole number >= 4, got 3"),

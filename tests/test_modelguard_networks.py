@@ -338,7 +338,7 @@ def test_what_does_not_fit_is_refused(name, change, message):
         ),
         (
             lambda: misinformation.outlier_exposure(pictures(1).float(), MEAN_STD),
-            r"outliers must be uint8 \[M, C, H, W\]",
+            r"outliers must be uint8 of shape N×C×H×W",
         ),
         (
             lambda: misinformation.outlier_exposure(pictures(0), MEAN_STD),

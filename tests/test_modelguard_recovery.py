@@ -452,7 +452,7 @@ def shadowed(classes=3, labels=LABELS, **options):
         (lambda: shadowed(5), "labels must hold at least 5 classes, got 4"),
         (lambda: shadowed(1), "classes must be a whole number >= 2, got 1"),
         (lambda: shadowed(shadows=0), "shadows must be a whole number >= 1, got 0"),
-        (lambda: shadowed(labels=LABELS[:3]), r"labels must be int64 \[4\]"),
+        (lambda: shadowed(labels=LABELS[:3]), r"labels must be int64 of shape \[4\]"),
         (lambda: shadowed(), "at least batch = 16, got 3 and 3"),
         (lambda: measures.fidelity(Y, Y[:3]), r"one shape, got \[4, 3\] and \[3, 3\]"),
         (lambda: measures.recovery_distance(Y, Y[:3]), "both must be of one shape"),

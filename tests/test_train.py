@@ -307,7 +307,7 @@ def test_sgd_is_the_textbooks():
         order.append(index.numpy())
         return train.cross_entropy(model, x, y, index)
 
-    train.fit(model, images, labels, settings, seed=0, loss=loss)
+    train.fit(model, images, labels, settings, seed=0, loss=loss, precision="float32")
     x_all = float_normalised(images).numpy().reshape(48, 6)
     speed_w, speed_b = np.zeros_like(weight), np.zeros_like(bias)
     for step, index in enumerate(order):
@@ -526,10 +526,14 @@ IMAGES, LABELS = pictures()
 @pytest.mark.parametrize(
     ("images", "labels", "message"),
     [
-        (IMAGES.float(), LABELS, r"uint8 of shape N×C×H×W, got torch.float32 \(50, 3,"),
-        (IMAGES[:, 0], LABELS, r"N×C×H×W, got torch.uint8 \(50, 8, 8\)"),
-        (IMAGES, LABELS[:49], "as many, at least batch = 16, got 50 and 49"),
-        (IMAGES[:15], LABELS[:15], "at least batch = 16, got 15 and 15"),
+        (IMAGES.float(), LABELS, r"N×C×H×W, N >= 1, got torch.float32 \[50, 3,"),
+        (IMAGES[:, 0], LABELS, r"N×C×H×W, N >= 1, got torch.uint8 \[50, 8, 8\]"),
+        (
+            IMAGES,
+            LABELS[:49],
+            r"labels must be int64 of shape \[50\], got torch.int64 \[49",
+        ),
+        (IMAGES[:15], LABELS[:15], "images must be at least batch = 16, got 15"),
     ],
 )
 def test_bad_images_are_refused(images, labels, message):

@@ -16,8 +16,10 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from lottolab import tensors
 from lottolab.checks import one_of, require, whole
-from lottolab.ensembles.queries import Model, ball, check, evaluating, frozen
+from lottolab.ensembles.queries import Model, ball, evaluating, frozen
+from lottolab.tensors import alike, attackable
 
 ROUNDS = 50
 SPARE = 0.05  # the paper's ρ, as a share of the step
@@ -70,10 +72,12 @@ def arc(
     """
     require(len(members) > 0, "members must hold at least one model", 0)
     for member in members:
-        check(member, x, y, epsilon=epsilon, step=step)
+        attackable(member, x, y, epsilon=epsilon, step=step)
+    alike(members, x)
     for name, value in {"steps": steps, "targets": targets, "batch": batch}.items():
         whole(name, value, 1)
     one_of("inner", inner, INNER)
+    x = x.clamp(0, 1)
     uniform = [1 / len(members)] * len(members)
     given = uniform if probabilities is None else list(probabilities)
     right = len(given) == len(members) and min(given) > 0
@@ -117,6 +121,7 @@ def _lines(members, x: Tensor, y: Tensor, targets: int) -> tuple[Tensor, Tensor]
         x = x.detach().requires_grad_()
         with torch.enable_grad():
             logits = member(x)
+            tensors.logits("the member's logits", logits)
             own = logits.gather(1, y[:, None])
             others = logits.scatter(1, y[:, None], -torch.inf)
             near = others.topk(min(targets, others.shape[1] - 1), 1).values

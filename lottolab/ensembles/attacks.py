@@ -16,7 +16,6 @@ from lottolab.ensembles.queries import (
     Model,
     answers,
     ball,
-    check,
     evaluating,
     frozen,
     margin,
@@ -24,6 +23,7 @@ from lottolab.ensembles.queries import (
     merged,
     uniform,
 )
+from lottolab.tensors import attackable, moving
 
 Ascent = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 OVER = ("losses", "logits", "probabilities")
@@ -72,9 +72,12 @@ def pgd(
         As `x`, within ε of it and in [0, 1].
 
     Raises:
-        ValueError: anything is not as above, or the logits do not depend on `x`.
+        ValueError: anything is not as above, or the logits are not finite or do not
+            depend on `x`.
+
+    Warns where the gradient of an image is 0 that the model still gets right.
     """
-    check(model, x, y, epsilon=epsilon, step=step)
+    attackable(model, x, y, epsilon=epsilon, step=step)
     counts = {"steps": steps, "restarts": restarts, "eot": eot, "batch": batch}
     for name, value in counts.items():
         whole(name, value, 1)
@@ -84,7 +87,9 @@ def pgd(
         batch = max(1, batch // eot)
 
     def ascent(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-        return gradient(model, x, y, loss=loss, eot=eot, over=over)
+        slope, logits = gradient(model, x, y, loss=loss, eot=eot, over=over)
+        moving(slope, logits, y)
+        return slope, logits
 
     generator = torch.Generator().manual_seed(seed)
     best, highest = x.clone(), torch.full((len(x),), -torch.inf, device=x.device)
@@ -185,7 +190,7 @@ def universal(
     "Universal adversarial training"), from 0. Add it and clamp to [0, 1]. To judge it,
     use images that it was not made on. Arguments and errors as for `pgd`.
     """
-    check(model, x, y, epsilon=epsilon, step=step)
+    attackable(model, x, y, epsilon=epsilon, step=step)
     for name, value in {"epochs": epochs, "eot": eot, "batch": batch}.items():
         whole(name, value, 1)
     one_of("loss", loss, LOSSES)

@@ -16,11 +16,11 @@ from lottolab.checks import one_of, require, whole
 from lottolab.ensembles.queries import (
     Model,
     ball,
-    check,
     evaluating,
     frozen,
     merged,
 )
+from lottolab.tensors import attackable
 
 
 def apgd(
@@ -46,6 +46,7 @@ def apgd(
     from pyautoattack.autopgd_base import APGDAttack
 
     one_of("loss", loss, ("ce", "dlr"))
+    attackable(model, x, y, least=3 if loss == "dlr" else 2, epsilon=epsilon)
     settings = {"n_iter": steps, "n_restarts": restarts, "eps": epsilon, "loss": loss}
 
     def run(ask: Model, x: Tensor, y: Tensor) -> Tensor:
@@ -91,7 +92,7 @@ def square(
 
 def _each(run: Callable, model, x, y, epsilon, eot, over, seed, batch) -> Tensor:
     """Attack batch by batch, and keep the package's randomness to itself."""
-    check(model, x, y, epsilon=epsilon)
+    attackable(model, x, y, epsilon=epsilon)
     require(epsilon > 0, "epsilon must be > 0", epsilon)
     whole("eot", eot, 1)
     whole("batch", batch, 1)

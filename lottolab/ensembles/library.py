@@ -17,7 +17,7 @@ from lottolab import store
 from lottolab.checks import one_of, require
 from lottolab.device import here
 from lottolab.ensembles.queries import Normalised
-from lottolab.ensembles.tickets import Scale, Ticket, scratch
+from lottolab.ensembles.tickets import Scale, Ticket, kept, scratch
 
 BITS = torch.arange(8, dtype=torch.uint8)
 
@@ -47,11 +47,15 @@ class Library:
         state = self.frames[structure].state_dict()
         masking.check(ticket.masks, state)
         own = [name for name in state if "running_" in name]
+        for name, mask in ticket.masks.items():
+            right = int(mask.sum()) == kept(mask.numel(), ratio)
+            share = float(mask.double().mean())
+            require(right, f"mask {name} must keep the ratio {ratio}", share)
         known = sorted(ticket.statistics)
         require(known == sorted(own), "statistics must be of each batch norm", known)
         packed = {name: pack(mask) for name, mask in ticket.masks.items()}
-        kept = {"masks": packed, "statistics": dict(ticket.statistics)}
-        self.tickets[structure][ratio] = kept
+        held = {"masks": packed, "statistics": dict(ticket.statistics)}
+        self.tickets[structure][ratio] = held
 
     def keys(self) -> list[tuple[str, float]]:
         """List (structure, ratio) of each ticket; ratios in ascending order."""

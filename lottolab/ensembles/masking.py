@@ -16,12 +16,12 @@ from lottolab.ensembles.attacks import gradient, pgd
 from lottolab.ensembles.queries import (
     Model,
     answers,
-    check,
     correct,
     evaluating,
     frozen,
     margin,
 )
+from lottolab.tensors import attackable
 
 
 def findings(
@@ -71,7 +71,7 @@ def findings(
     Raises:
         ValueError: anything is not as above, or what `pgd` refuses.
     """
-    check(model, x, y, epsilon=epsilon, step=step)
+    attackable(model, x, y, epsilon=epsilon, step=step)
     require(0 <= slack < 1, "slack must be in [0, 1)", slack)
     whole("corners", corners, 1)
     shared = {"eot": eot, "stop": stop, "seed": seed}
@@ -112,7 +112,7 @@ def surface(
 
     Columns: `gradient`, `random`, `margin`; `points`² rows.
     """
-    check(model, x, y, epsilon=epsilon)
+    attackable(model, x, y, epsilon=epsilon)
     whole("points", points, 2)
     with frozen(model), evaluating(model), torch.no_grad():
         along = gradient(model, x, y, loss="margin", eot=1, over="losses")[0].sign()

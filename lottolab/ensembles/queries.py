@@ -14,7 +14,7 @@ from itertools import chain
 import torch
 from torch import Tensor, nn
 
-from lottolab.checks import require
+from lottolab import tensors
 
 Model = Callable[[Tensor], Tensor]
 
@@ -39,19 +39,25 @@ class Normalised(nn.Module):
 
 @torch.no_grad()
 def correct(model: Model, x: Tensor, y: Tensor, batch: int = 500) -> Tensor:
-    """Tell of each image whether the model takes it for `y`; bool [n], one draw."""
+    """Tell of each image whether the model takes it for `y`; bool [n], one draw.
+
+    Raises ValueError for logits that are not finite, and labels as `pgd` does.
+    """
     with evaluating(model):
-        parts = [model(part).argmax(1) for part in x.split(batch)]
-    return torch.cat(parts) == y
+        found = torch.cat([model(part) for part in x.split(batch)])
+    tensors.logits("the model's logits", found)
+    tensors.labels("y", y, *found.shape)
+    return found.argmax(1) == y
 
 
 def answers(model: Model, x: Tensor, count: int) -> Iterator[list[Tensor]]:
     """Yield the logits of `count` draws: all in one list if the model has `many`,
     else one by one, so that each may be forgotten before the next."""
-    if hasattr(model, "many"):
-        yield model.many(x, count)
-    else:
-        yield from ([model(x)] for _ in range(count))
+    one_by_one = ([model(x)] for _ in range(count))
+    for drawn in [model.many(x, count)] if hasattr(model, "many") else one_by_one:
+        for logits in drawn:
+            tensors.finite("the model's logits", logits)
+        yield drawn
 
 
 def merged(model: Model, x: Tensor, count: int, over: str) -> Tensor:
@@ -85,26 +91,6 @@ def uniform(x: Tensor, epsilon: float, generator: torch.Generator | None) -> Ten
     """Draw from [−ε, ε], as `x`; on the CPU, so that every device gets the same."""
     noise = torch.rand(x.shape, dtype=x.dtype, generator=generator)
     return (epsilon * (2 * noise - 1)).to(x.device)
-
-
-def check(model: Model, x: Tensor, y: Tensor, **sizes: float) -> None:
-    """Raise ValueError unless images, labels and sizes are as `pgd` wants them."""
-    for name, size in sizes.items():
-        top = 1 if name == "epsilon" else math.inf
-        what = "in [0, 1]" if name == "epsilon" else ">= 0 and finite"
-        require(0 <= size <= top and size < math.inf, f"{name} must be {what}", size)
-    given = f"{x.dtype} {list(x.shape)}"
-    right = x.is_floating_point() and x.ndim == 4 and len(x) > 0
-    require(right, "x must be float of shape n×C×H×W, n > 0", given)
-    ends = [float(x.min()), float(x.max())]
-    require(0 <= ends[0] <= ends[1] <= 1, "x must be in [0, 1]", ends)
-    given = f"{y.dtype} {list(y.shape)}"
-    right = y.dtype == torch.int64 and y.shape == x.shape[:1]
-    require(right, f"y must be int64 of shape [{len(x)}]", given)
-    with torch.no_grad(), evaluating(model):
-        classes = model(x[:1]).shape[1]
-    ends = [int(y.min()), int(y.max())]
-    require(0 <= ends[0] <= ends[1] < classes, f"y must be in [0, {classes})", ends)
 
 
 @contextmanager

@@ -44,6 +44,7 @@ def theta(
         ValueError: a size is below 1, a structure has fewer networks than the largest,
             or the probabilities do not sum to 1.
     """
+    _check_counts(counts)
     _check_sizes(sizes, 1 if replace else min(counts), replace)
     chosen = int(torch.randint(1, 2 ** len(counts), (), generator=generator))
     team: Team = []
@@ -56,6 +57,7 @@ def theta(
 
 def one(counts: list[int], generator: torch.Generator) -> Team:
     """Draw one network, uniformly from all: R2S (Fu et al., 2021, section 4)."""
+    _check_counts(counts)
     place = int(torch.randint(sum(counts), (), generator=generator))
     return [_everyone(counts)[place]]
 
@@ -73,6 +75,7 @@ def matched(
     structures. No network comes twice; where the size drawn is larger than the number
     of networks, all of them answer.
     """
+    _check_counts(counts)
     whole("structures", structures, 1)
     _check_sizes(sizes, 1, True)
     chosen = int(torch.randint(1, 2**structures, (), generator=generator))
@@ -201,6 +204,10 @@ class Sampler(nn.Module):
 
     def _place(self, member: tuple[int, int]) -> int:
         structure, network = member
+        there = 0 <= structure < len(self.counts)
+        there = there and 0 <= network < self.counts[structure]
+        what = f"law must draw (structure, network) of {self.counts} networks"
+        require(there, what, member)
         return sum(self.counts[:structure]) + network
 
 
@@ -219,6 +226,11 @@ def repeated(
 
 def _everyone(counts: list[int]) -> Team:
     return [(i, j) for i, count in enumerate(counts) for j in range(count)]
+
+
+def _check_counts(counts: list[int]) -> None:
+    what = "counts must be >= 1, one a structure and at least one"
+    require(min(counts, default=0) >= 1, what, counts)
 
 
 def _check_sizes(sizes: dict[int, float], most: int, replace: bool) -> None:

@@ -173,6 +173,10 @@ class Scored(nn.Module):
         require(0 < ratio <= 1, "ratio must be in (0, 1]", ratio)
         self.frame = copy.deepcopy(frame).requires_grad_(False)
         self.names = masking.prunable(frame, first=True, last=True)
+        left = [n for n, p in frame.named_parameters() if p.ndim > 1]
+        left = [name for name in left if name not in self.names]
+        what = "frame must hold weights in Conv2d and Linear layers alone"
+        require(not left, what, ", ".join(left))
         weights, generator = frame.state_dict(), torch.Generator().manual_seed(seed)
         shapes = [weights[name].shape for name in self.names]
         drawn = [2 * torch.rand(shape, generator=generator) - 1 for shape in shapes]

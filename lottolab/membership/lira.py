@@ -20,6 +20,7 @@ references: each example needs two of a kind for `"example"`, and one for `"glob
 if some example has two. The offline scores need only OUT references.
 """
 
+import warnings
 from collections.abc import Callable
 
 import torch
@@ -27,6 +28,7 @@ from torch import Tensor
 from torch.distributions import Normal
 
 from lottolab.checks import one_of, require
+from lottolab.tensors import finite, floats, taken
 
 Attack = Callable[[Tensor, Tensor, Tensor], Tensor]
 
@@ -41,10 +43,10 @@ def online(
     >>> online(torch.tensor([4.0]), references, member)
     tensor([2.2500], dtype=torch.float64)
     """
-    check(target, references, member)
+    target, references, member = checked(target, references, member)
     inside = _normal(references, member, "with", variance)
     outside = _normal(references, ~member, "without", variance)
-    return inside.log_prob(target.double()) - outside.log_prob(target.double())
+    return inside.log_prob(target) - outside.log_prob(target)
 
 
 def offline_tail(
@@ -56,9 +58,9 @@ def offline_tail(
     standard deviations on, so that the surest members tie. This increasing function
     of it has the same ROC curve without those ties.
     """
-    check(target, references, member)
+    target, references, member = checked(target, references, member)
     outside = _normal(references, ~member, "without", variance)
-    z = (target.double() - outside.loc) / outside.scale
+    z = (target - outside.loc) / outside.scale
     return -torch.special.log_ndtr(-z)
 
 
@@ -71,8 +73,8 @@ def offline_density(
     unusually *low* signal scores as high as an unusually high one, so an example that
     the target knows worse than any reference does is called a member.
     """
-    check(target, references, member)
-    return -_normal(references, ~member, "without", variance).log_prob(target.double())
+    target, references, member = checked(target, references, member)
+    return -_normal(references, ~member, "without", variance).log_prob(target)
 
 
 def leave_one_out(
@@ -96,9 +98,17 @@ def leave_one_out(
     Returns the scores, [M, N], a row for each target. Raises ValueError also if
     `paired` and an example is in both models of a pair, or only in one of some.
     """
+    signals, member = floats("signals", signals), taken("member", member)
     require(signals.ndim == 2, "signals must be [M, N]", tuple(signals.shape))
     _check_member(member, signals)
     size = 2 if paired else 1
+    half = bool((2 * member.sum(0) == len(member)).all())
+    if half and not paired:
+        warnings.warn(
+            "each example is in half of the models: without paired=True the others "
+            "give the target away, and an AUC of 0.5 comes out lower",
+            stacklevel=2,
+        )
     if paired:
         require(
             len(member) % 2 == 0, "paired models must be even in number", len(member)
@@ -113,17 +123,20 @@ def leave_one_out(
     return torch.stack([attack(one, signals[o], member[o]) for one, o in rows])
 
 
-def check(target: Tensor, references: Tensor, member: Tensor) -> None:
-    """Refuse what is not finite float[N], finite float[M, N] and bool[M, N]."""
+def checked(target, references, member) -> tuple[Tensor, Tensor, Tensor]:
+    """Return finite float64[N], finite float64[M, N] and bool[M, N], or refuse."""
+    target, references = floats("target", target), floats("references", references)
+    target, references = target.double(), references.double()
+    member = taken("member", member)
     shape = tuple(target.shape)
     require(target.ndim == 1 and len(target) > 0, "target must be [N], N > 0", shape)
     fits = references.ndim == 2 and references.shape[1] == len(target)
     shape = tuple(references.shape)
     require(fits, f"references must be [M, {len(target)}] as target is", shape)
-    for name, signals in (("target", target), ("references", references)):
-        odd = signals[~torch.isfinite(signals)]
-        require(len(odd) == 0, f"{name} must be finite", odd[:1].tolist())
+    finite("target", target)
+    finite("references", references)
     _check_member(member, references)
+    return target, references, member
 
 
 def count(side: Tensor, need: int, how: str) -> Tensor:
@@ -147,8 +160,8 @@ def _normal(references: Tensor, side: Tensor, how: str, variance: str) -> Normal
     n = count(side, 2 if variance == "example" else 1, how)
     what = f"too few shadows: some example needs >= 2 references trained {how} it"
     require(int(n.max()) > 1, what, f"{n.max()} for each")
-    mean = torch.where(side, references.double(), 0).sum(0) / n
-    squares = torch.where(side, references.double() - mean, 0).square()
+    mean = torch.where(side, references, 0).sum(0) / n
+    squares = torch.where(side, references - mean, 0).square()
     if variance == "example":
         spread = squares.sum(0) / (n - 1)
     else:

@@ -17,7 +17,7 @@ from scipy import stats as scipy_stats
 from scipy.integrate import trapezoid
 
 from lottolab import stats
-from lottolab.checks import require
+from lottolab.checks import numbers, require
 from lottolab.stats import Interval
 
 FPRS = {"tpr at 1% fpr": 0.01, "tpr at 0.1% fpr": 0.001}
@@ -107,7 +107,7 @@ def tpr_at(scores: ArrayLike, is_member: ArrayLike, fpr: float) -> float:
 
 def checked(scores: ArrayLike, is_member: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
     """Return scores as float64 [N] and membership as bool [N], or raise ValueError."""
-    s = np.asarray(scores, dtype=float)
+    s = numbers("scores", scores)
     require(s.ndim == 1, "scores must have one dimension", f"shape {s.shape}")
     odd = s[~np.isfinite(s)]
     require(odd.size == 0, "scores must be finite", odd[:1])
@@ -119,7 +119,7 @@ def members(is_member: ArrayLike, n: int) -> np.ndarray:
 
     Values other than 0, 1 and booleans, or another number of them, are refused too.
     """
-    x = np.asarray(is_member)
+    x = numbers("is_member", is_member)
     require(x.shape == (n,), f"is_member must hold {n} values, one an example", x.shape)
     odd = x[~np.isin(x, (0, 1))]
     require(odd.size == 0, "is_member must be 0 or 1 (or booleans)", odd[:1])

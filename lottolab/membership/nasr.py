@@ -13,8 +13,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lottolab.checks import one_of, require
+from lottolab import tensors
+from lottolab.checks import one_of, require, whole
 from lottolab.device import back, here
+from lottolab.membership.metrics import members
 from lottolab.membership.signals import checked
 
 FEATURES = ("probabilities", "logits")
@@ -95,9 +97,12 @@ def fit(
         ValueError: anything is not as above.
     """
     one_of("features", features, FEATURES)
-    logits, labels = here(checked(logits, labels))
-    _check(is_member, len(logits), epochs, batch, lr)
-    x, y = inputs(logits, features), here(is_member.float())
+    logits, labels = here(_finite(logits, labels))
+    is_member = members(is_member, len(logits))
+    whole("epochs", epochs, 1)
+    whole("batch", batch, 1)
+    require(0 < lr < math.inf, "lr must be > 0 and finite", lr)
+    x, y = inputs(logits, features), here(torch.from_numpy(is_member).float())
     with torch.random.fork_rng(devices=[]):
         # Not torch.manual_seed, which would seed the GPUs too.
         torch.default_generator.manual_seed(seed)
@@ -112,7 +117,7 @@ def fit(
 
     @torch.no_grad()
     def attack(logits: Tensor, labels: Tensor) -> Tensor:
-        logits, labels = here(checked(logits, labels))
+        logits, labels = here(_finite(logits, labels))
         given, classes = logits.shape[1], network.classes
         require(given == classes, f"logits must be of {classes} classes", given)
         return back(network(inputs(logits, features), labels).double().sigmoid())
@@ -120,17 +125,12 @@ def fit(
     return attack
 
 
-def _check(is_member, n: int, epochs: int, batch: int, lr: float) -> None:
-    given = tuple(is_member.shape)
-    require(given == (n,), f"is_member must be [{n}], one a row of logits", given)
-    odd = is_member[(is_member != 0) & (is_member != 1)]
-    require(len(odd) == 0, "is_member must be bool or 0 and 1", odd[:1].tolist())
-    both = 0 < int(is_member.sum()) < n
-    require(both, "is_member must hold members and non-members", "one class only")
-    for name, value in (("epochs", epochs), ("batch", batch)):
-        whole = type(value) is int and value >= 1
-        require(whole, f"{name} must be an integer >= 1", value)
-    require(0 < lr < math.inf, "lr must be > 0 and finite", lr)
+def _finite(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """Check logits and labels, also in float32, which the network sees."""
+    logits, labels = checked(logits, labels)
+    tensors.finite("logits", logits.float(), " in float32")
+    require(labels is not None, "this attack needs labels", labels)
+    return logits, labels
 
 
 def _hidden(*widths: int) -> nn.Sequential:

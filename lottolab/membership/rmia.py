@@ -23,13 +23,12 @@ Both raise ValueError for shapes that do not fit, probabilities outside [0, 1], 
 needed.
 """
 
-import math
-
 import torch
 from torch import Tensor
 
-from lottolab.checks import require
-from lottolab.membership.lira import check, count
+from lottolab.checks import number, require
+from lottolab.membership.lira import checked, count
+from lottolab.tensors import floats
 
 
 def online(
@@ -54,10 +53,9 @@ def online(
     tensor([0.5000], dtype=torch.float64)
     """
     given = (target, references, member, population_target, population_references)
-    _check(*given, gamma)
+    target, references, member, z, references_z = _checked(*given, gamma)
     usual = _mean(references, member, "with") + _mean(references, ~member, "without")
-    usual_z = population_references.double().mean(0)
-    ratios = _ratio(target, usual / 2), _ratio(population_target, usual_z)
+    ratios = _ratio(target, usual / 2), _ratio(z, references_z.mean(0))
     return _share(*ratios, gamma)
 
 
@@ -81,23 +79,24 @@ def offline(
     Raises ValueError also for an `a` outside [0, 1].
     """
     given = (target, references, member, population_target, population_references)
-    _check(*given, gamma)
-    require(0 <= a <= 1, "a must be in [0, 1]", a)
+    number("a", a, 0, 1)
+    target, references, member, z, references_z = _checked(*given, gamma)
     outside = _mean(references, ~member, "without")
-    outside_z = population_references.double().mean(0)
-    usual, usual_z = (((1 + a) * p + 1 - a) / 2 for p in (outside, outside_z))
-    ratios = _ratio(target, usual), _ratio(population_target, usual_z)
+    usual, usual_z = (
+        ((1 + a) * p + 1 - a) / 2 for p in (outside, references_z.mean(0))
+    )
+    ratios = _ratio(target, usual), _ratio(z, usual_z)
     return _share(*ratios, gamma)
 
 
 def _mean(references: Tensor, side: Tensor, how: str) -> Tensor:
     """Average each example's references of one side, float64[N]."""
-    return torch.where(side, references.double(), 0).sum(0) / count(side, 1, how)
+    return torch.where(side, references, 0).sum(0) / count(side, 1, how)
 
 
 def _ratio(target: Tensor, usual: Tensor) -> Tensor:
     tiny = torch.finfo(torch.float64).tiny
-    return target.double().clamp(min=tiny) / usual.clamp(min=tiny)
+    return target.clamp(min=tiny) / usual.clamp(min=tiny)
 
 
 def _share(ratio: Tensor, population: Tensor, gamma: float) -> Tensor:
@@ -106,8 +105,12 @@ def _share(ratio: Tensor, population: Tensor, gamma: float) -> Tensor:
     return below.double() / len(population)
 
 
-def _check(target, references, member, population, population_references, gamma):
-    check(target, references, member)
+def _checked(target, references, member, population, population_references, gamma):
+    number("gamma", gamma, 1)
+    target, references, member = checked(target, references, member)
+    population = floats("population_target", population).double()
+    population_references = floats("population_references", population_references)
+    population_references = population_references.double()
     shape = tuple(population.shape)
     fits = len(shape) == 1 and shape[0] > 0
     require(fits, "population_target must be [Z], Z > 0", shape)
@@ -118,4 +121,4 @@ def _check(target, references, member, population, population_references, gamma)
     for p in (target, references, population, population_references):
         odd = p[~((p >= 0) & (p <= 1))]
         require(len(odd) == 0, "probabilities must be in [0, 1]", odd[:1].tolist())
-    require(1 <= gamma < math.inf, "gamma must be >= 1 and finite", gamma)
+    return target, references, member, population, population_references

@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from lottolab import tensors
 from lottolab.checks import require
 
 
@@ -23,24 +24,16 @@ def checked(logits: Tensor, labels: Tensor | None = None):
     """Return the logits as float64 [N, C] and the labels as int64 [N], or None.
 
     Raises:
-        ValueError: the wrong shape, logits that are not finite, or labels that are no
-            integers in [0, C).
+        ValueError: the wrong shape, logits that are not finite or that are
+            probabilities, or labels that are no integers in [0, C).
     """
-    z = torch.as_tensor(logits).detach().double()
-    shape = tuple(z.shape)
-    wide = z.ndim == 2 and z.shape[1] >= 2
-    require(wide, "logits must be examples × classes, two classes or more", shape)
-    odd = z[~z.isfinite()]
-    require(len(odd) == 0, "logits must be finite", odd[:1].tolist())
+    z = tensors.floats("logits", logits).double()
+    tensors.logits("logits", z)
+    tensors.unnormalised("logits", z)
     if labels is None:
         return z, None
-    y = torch.as_tensor(labels)
-    what = f"labels must be {len(z)} integers, one an example"
-    given = f"{y.dtype}, shape {tuple(y.shape)}"
-    require(y.shape == z.shape[:1] and not _inexact(y), what, given)
-    outside = y[(y < 0) | (y >= z.shape[1])]
-    most = z.shape[1] - 1
-    require(len(outside) == 0, f"labels must be in [0, {most}]", outside[:1].tolist())
+    y = tensors.taken("labels", labels)
+    tensors.labels("labels", y, *z.shape, long=False)
     return z, y.long()
 
 
@@ -121,7 +114,7 @@ def robustness(votes: Tensor) -> Tensor:
     `votes` is bool [K, N]: was the k-th copy of example n given n's label. Needs no
     more than predicted labels. Raises ValueError for another shape or other values.
     """
-    x = torch.as_tensor(votes)
+    x = tensors.floats("votes", votes)
     several = x.ndim == 2 and len(x) > 0
     require(several, "votes must be copies × examples", f"shape {tuple(x.shape)}")
     odd = x[(x != 0) & (x != 1)]
@@ -140,7 +133,3 @@ def _logs(logits: Tensor) -> tuple[Tensor, Tensor]:
     rest = log_p.scatter(1, top, -torch.inf).logsumexp(1, keepdim=True)
     log_rest = torch.log1p(-log_p.exp()).scatter(1, top, rest)
     return log_p.scatter(1, top, torch.log1p(-rest.exp())), log_rest
-
-
-def _inexact(labels: Tensor) -> bool:
-    return labels.is_floating_point() or labels.dtype == torch.bool

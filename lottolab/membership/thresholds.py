@@ -8,7 +8,8 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
-from lottolab.checks import require, whole
+from lottolab import stats, tensors
+from lottolab.checks import number, numbers, require, whole
 from lottolab.membership.metrics import checked
 
 
@@ -28,17 +29,22 @@ def best(scores: ArrayLike, is_member: ArrayLike) -> float:
     return _best(*checked(scores, is_member))
 
 
-def at_rate(negatives: Tensor, rate: float) -> float:
+def at_rate(negatives: ArrayLike, rate: float) -> float:
     """Return the lowest threshold that at most `rate` of the scores exceed.
 
-    `negatives` are the scores of non-members, of any shape; `rate` is in [0, 1).
+    `negatives` are the finite scores of non-members, of any shape; `rate` is in [0, 1).
+
+    Raises ValueError for anything else, also for no scores at all.
 
     >>> at_rate(torch.arange(10.0), 0.2)
     7.0
     """
-    require(0 <= rate < 1, "rate must be in [0, 1)", rate)
-    falling = negatives.flatten().sort(descending=True).values
-    return float(falling[int(rate * len(falling))])
+    number("rate", rate, 0, 1)
+    require(rate < 1, "rate must be in [0, 1)", rate)
+    rising = np.sort(numbers("negatives", negatives), axis=None)
+    right = len(rising) > 0 and bool(np.isfinite(rising).all())
+    require(right, "negatives must be finite scores, at least one", rising[-1:])
+    return float(rising[-1 - stats.at_most(rate, len(rising))])
 
 
 def by_class(
@@ -55,11 +61,9 @@ def by_class(
     """
     whole("classes", classes, 1)
     s, member = checked(scores, is_member)
-    y = np.asarray(labels)
-    what = f"labels must be {len(s)} integers, one a score"
-    require(y.shape == s.shape and y.dtype.kind in "iu", what, f"{y.dtype} {y.shape}")
-    outside = y[(y < 0) | (y >= classes)]
-    require(len(outside) == 0, f"labels must be in [0, {classes - 1}]", outside[:1])
+    y = tensors.taken("labels", labels).cpu()
+    tensors.labels("labels", y, len(s), classes, long=False)
+    y = y.numpy()
     found = np.full(classes, _best(s, member))
     ends = np.cumsum(np.bincount(y, minlength=classes))[:-1]
     for label, rows in enumerate(np.split(np.argsort(y, kind="stable"), ends)):

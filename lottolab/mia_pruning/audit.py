@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy import stats
 
-from lottolab.checks import require, whole
+from lottolab.checks import numbers, require, whole
 
 FEWEST = 4  # scores of a kind: two to choose the threshold with, two to judge it with
 
@@ -87,7 +87,7 @@ def _upper(count: np.ndarray, trials: int, level: float) -> np.ndarray:
 
 
 def _vector(name: str, values: ArrayLike) -> np.ndarray:
-    x = np.asarray(values, dtype=float)
+    x = numbers(name, values)
     right = x.ndim == 1 and len(x) >= FEWEST
     what = f"{name} must have one dimension and at least {FEWEST} scores"
     require(right, what, f"shape {x.shape}")

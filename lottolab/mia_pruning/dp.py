@@ -22,10 +22,10 @@ from torch import Tensor, nn
 from torch.func import functional_call, grad_and_value, vmap
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from lottolab import data, progress
+from lottolab import data, progress, tensors
 from lottolab import masks as masking
 from lottolab.batches import normalise
-from lottolab.checks import require, whole
+from lottolab.checks import number, require, whole
 from lottolab.device import default_device
 
 # Orders of Rényi divergence: those of Opacus, and more for an ε below 1/2.
@@ -136,8 +136,8 @@ def dp_train(
 def noise_multiplier(epsilon: float, delta: float, rate: float, steps: int) -> float:
     """Find the σ with which `steps` steps spend at most ε, and at least 0.999 ε.
 
-    `rate` is q in (0, 1]. Raises ValueError for ε <= 0, δ outside (0, 1), or an ε that
-    no σ up to a million reaches.
+    `rate` is q in (0, 1], `steps` >= 1. Raises ValueError for anything else, ε <= 0,
+    δ outside (0, 1), or an ε that no σ up to a million reaches.
 
     >>> round(noise_multiplier(6.28, 1e-5, 0.05, 200), 2)
     0.93
@@ -145,7 +145,7 @@ def noise_multiplier(epsilon: float, delta: float, rate: float, steps: int) -> f
     from opacus.accountants.utils import get_noise_multiplier
 
     require(0 < epsilon < math.inf, "epsilon must be > 0 and finite", epsilon)
-    require(0 < delta < 1, "delta must be in (0, 1)", delta)
+    _check_steps(rate, steps, delta)
     asked = {"target_epsilon": epsilon, "epsilon_tolerance": 1e-3 * epsilon}
     asked |= {"target_delta": delta, "sample_rate": rate, "steps": steps}
     return get_noise_multiplier(**asked, accountant="rdp", alphas=ORDERS)
@@ -157,12 +157,24 @@ def spent(sigma: float, rate: float, steps: int, delta: float) -> float:
 
     Of the subsampled Gaussian mechanism (Mironov et al., 2019), as Opacus adds it up.
     It is an upper bound: exact accounting gives some 10 % less.
+
+    Without noise it is infinite.
+
+    Raises ValueError for σ < 0, and what `noise_multiplier` refuses.
     """
     from opacus.accountants import RDPAccountant
 
+    number("sigma", sigma, 0)
+    _check_steps(rate, steps, delta)
     accountant = RDPAccountant()
     accountant.history = [(sigma, rate, steps)]
     return accountant.get_epsilon(delta=delta, alphas=ORDERS)
+
+
+def _check_steps(rate: float, steps: int, delta: float) -> None:
+    require(0 < rate <= 1, "rate must be in (0, 1]", rate)
+    whole("steps", steps, 1)
+    require(0 < delta < 1, "delta must be in (0, 1)", delta)
 
 
 def group_norm(model: nn.Module, groups: int = 1) -> nn.Module:
@@ -238,13 +250,13 @@ def _batch_norms(model: nn.Module) -> dict[str, nn.Module]:
 
 
 def _check(model: nn.Module, images: Tensor, labels: Tensor, batch: int) -> None:
-    given, n = f"{images.dtype} {list(images.shape)}", len(images)
-    right = images.dtype == torch.uint8 and images.ndim == 4
-    require(right, "images must be uint8 of shape N×C×H×W", given)
-    what = "images and labels must be as many"
-    require(n == len(labels), what, f"{n} and {len(labels)}")
+    tensors.network(model)
+    tensors.images("images", images)
+    tensors.labels("labels", labels, len(images))
     whole("batch", batch, 1)
-    require(batch <= n, f"batch must be at most the {n} images", batch)
+    most = len(images)
+    require(batch <= most, f"batch must be at most the {most} images", batch)
     norms = list(_batch_norms(model))
     what = "model must have no batch norm, which mixes examples (see dp.group_norm)"
     require(not norms, what, ", ".join(norms))
+    tensors.trainable(model, images, labels, plain=True)

@@ -20,7 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lottolab import data, predict, train
+from lottolab import data, predict, tensors, train
 from lottolab.batches import normalise
 from lottolab.checks import require, whole
 from lottolab.masks import Masks
@@ -128,8 +128,8 @@ class Game(nn.Module):
         whole("seed", seed, 0)
         _check_images(members[0], references[0])
         classes = predict.logits(classifier, members[0][:1], mean_std).shape[1]
-        _check_labels("labels", *members, classes)
-        _check_labels("reference_labels", *references, classes)
+        tensors.labels("labels", members[1], len(members[0]), classes)
+        tensors.labels("reference_labels", references[1], len(references[0]), classes)
         self.classifier = classifier
         with torch.random.fork_rng(devices=[]):
             # Not torch.manual_seed, which would seed the GPUs too.
@@ -225,24 +225,13 @@ class Game(nn.Module):
 
 
 def _check_images(images: Tensor, references: Tensor) -> None:
-    kinds = [(x.dtype, tuple(x.shape[1:])) for x in (images, references)]
-    require(
-        kinds[0] == kinds[1] and images.dtype == torch.uint8 and images.ndim == 4,
-        "images and reference_images must be uint8 of one shape C×H×W",
-        " and ".join(f"{dtype} {list(shape)}" for dtype, shape in kinds),
-    )
+    tensors.images("images", images)
+    tensors.images("reference_images", references)
+    shapes = [list(x.shape[1:]) for x in (images, references)]
+    what = "images and reference_images must be of one shape C×H×W"
+    require(shapes[0] == shapes[1], what, f"{shapes[0]} and {shapes[1]}")
     shared = len(_digests(images) & _digests(references))
     require(shared == 0, "reference_images must hold no training image", shared)
-
-
-def _check_labels(name: str, images: Tensor, labels: Tensor, classes: int) -> None:
-    given = f"{labels.dtype} {list(labels.shape)} for {len(images)} images"
-    fits = labels.dtype == torch.int64 and labels.shape == images.shape[:1]
-    what = f"{name} must be int64, one an image and at least one"
-    require(fits and len(labels) > 0, what, given)
-    odd = labels[(labels < 0) | (labels >= classes)]
-    what = f"{name} must be in [0, {classes - 1}], the model's classes"
-    require(len(odd) == 0, what, odd[:1].tolist())
 
 
 def _digests(images: Tensor) -> set[bytes]:

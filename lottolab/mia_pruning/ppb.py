@@ -7,13 +7,11 @@ predictions joins the loss: the sizes of the confidences shall say nothing about
 example, only which class has the largest.
 """
 
-import math
-
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lottolab import train
-from lottolab.checks import require
+from lottolab import tensors, train
+from lottolab.checks import number
 
 
 def loss(weight: float = 4.0) -> train.Loss:
@@ -24,7 +22,7 @@ def loss(weight: float = 4.0) -> train.Loss:
 
     Raises ValueError for a weight that is negative or not finite.
     """
-    require(0 <= weight < math.inf, "weight must be >= 0 and finite", weight)
+    number("weight", weight, 0)
 
     def balanced(model: nn.Module, x: Tensor, y: Tensor, index: Tensor) -> Tensor:
         logits = model(x)
@@ -40,11 +38,14 @@ def divergence(logits: Tensor) -> Tensor:
     goes with the row before it, and the first with the last. Ranked means sorted by
     size, which class has it left out. Gradients flow into p and q alike.
 
+    Raises ValueError unless the logits are a tensor, finite, of one row or more.
+
     >>> import torch
     >>> logits = torch.tensor([[0.0, 2.0, 1.0], [2.0, 1.0, 0.0]])
     >>> round(divergence(logits).item(), 6)
     0.0
     """
+    tensors.logits("logits", logits)
     log_p = logits.log_softmax(1).sort(1, descending=True).values
     log_q = log_p.roll(1, 0)
     return (log_p.exp() * (log_p - log_q)).sum(1).mean()

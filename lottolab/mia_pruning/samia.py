@@ -13,11 +13,13 @@ import torch.nn.functional as F
 from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
+from lottolab import tensors
 from lottolab.batches import normalise
-from lottolab.checks import require, whole
+from lottolab.checks import number, require, whole
 from lottolab.membership import metrics
 from lottolab.membership.signals import checked
 
+LEAST = 1e-5  # of sigma
 Attack = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 
@@ -117,17 +119,16 @@ def sensitivity(
 
     Args:
         images: uint8, N×C×H×W. mean_std: of the training images.
-        copies: an integer >= 1. sigma: > 0. The study has 10 and 1e-3.
+        copies: an integer >= 1. sigma: >= 1e-5, below
+            which float32 images hardly move. The study has 10 and 1e-3.
         seed: of the noise. The model is put in evaluation mode.
 
     Raises:
         ValueError: anything is not as above.
     """
     whole("copies", copies, 1)
-    require(0 < sigma < math.inf, "sigma must be > 0 and finite", sigma)
-    right = images.dtype == torch.uint8 and images.ndim == 4
-    given = f"{images.dtype} {list(images.shape)}"
-    require(right, "images must be uint8 of shape N×C×H×W", given)
+    number("sigma", sigma, LEAST)
+    tensors.answering(model, images)
     device = next(model.parameters()).device
     scale = [part.to(device) for part in mean_std]
     generator = torch.Generator().manual_seed(seed)
@@ -166,7 +167,7 @@ def _groups(logits: Tensor, labels: Tensor, sensitivity: Tensor) -> Tensor:
     """Return confidences, sensitivity and one-hot label, float32[n, 3, C]."""
     z, y = checked(logits, labels)
     require(y is not None, "this attack needs labels", labels)
-    s = torch.as_tensor(sensitivity).detach().double()
+    s = tensors.floats("sensitivity", sensitivity).double()
     what = f"sensitivity must be of shape {list(z.shape)}, as the logits are"
     require(s.shape == z.shape, what, list(s.shape))
     odd = s[~(s.isfinite() & (s >= 0))]

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from lottolab.checks import require, whole
 from lottolab.masks import Masks, apply_
+from lottolab.tensors import floats
 
 
 class Pruned(NamedTuple):
@@ -47,6 +48,7 @@ def subnetwork(weights: Tensor, width: int, seed: int) -> Pruned:
     0.01
     """
     whole("width", width, 1)
+    weights = floats("weights", weights)
     shape = tuple(weights.shape)
     require(weights.ndim == 2, "weights must be of shape outputs × inputs", shape)
     outside = weights[~(weights.abs() <= 1)]

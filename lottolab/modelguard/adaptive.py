@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from lottolab.checks import require
 from lottolab.modelguard.queries import checked
+from lottolab.tensors import floats
 from lottolab.train import Loss
 
 
@@ -27,6 +28,7 @@ def first_seen(answers: Tensor) -> Tensor:
     tensor([ True,  True, False])
     """
     checked(answers)
+    answers = floats("answers", answers)
     _, which = torch.unique(answers, dim=0, return_inverse=True)
     places = torch.arange(len(which), device=which.device)
     first = torch.full_like(places, len(which))
@@ -42,6 +44,7 @@ def weighted(weights: Tensor) -> Loss:
 
     Raises ValueError for other weights.
     """
+    weights = floats("weights", weights)
     mean = float(weights.float().mean()) if weights.ndim == 1 else math.nan
     right = 0 < mean < math.inf and bool((weights >= 0).all())
     given = f"{list(weights.shape)} of mean {mean:g}"

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from lottolab.checks import require, whole
 from lottolab.modelguard import simplex
 from lottolab.modelguard.queries import Defence, Service, checked
+from lottolab.tensors import floats
 
 SLACK = 1e-6  # distances that differ by less are equal: float32 sums of an ℓ1 norm
 ROWS = 50_000
@@ -134,7 +135,7 @@ def recover_partial_bayes(
     Raises:
         ValueError: anything is not as above.
     """
-    asked = checked(answers)
+    asked, answers = checked(answers), floats("answers", answers)
     perturbed, clean = (checked(part) for part in table)
     same = perturbed.shape == clean.shape and clean.shape[1] == asked.shape[1]
     given = [list(part.shape) for part in (asked, perturbed, clean)]

@@ -62,7 +62,7 @@ class Rounding:
     largest, but others may be brought level with it, and `argmax` may be one of them.
 
     Raises:
-        ValueError: decimals is no whole number >= 0, or rows are off the simplex.
+        ValueError: decimals is no whole number in [0, 17], or rows are off the simplex.
 
     >>> Rounding(1)(torch.tensor([[0.12, 0.31, 0.26, 0.31]]))
     tensor([[0.1000, 0.3000, 0.3000, 0.3000]])
@@ -72,6 +72,7 @@ class Rounding:
 
     def __post_init__(self) -> None:
         whole("decimals", self.decimals, 0)
+        require(self.decimals <= 17, "decimals must be at most 17", self.decimals)
 
     def __call__(self, probs: Tensor, x: Tensor | None = None) -> Tensor:
         """Return the answers, N×C, in the dtype of `probs`."""

@@ -18,6 +18,9 @@ from torch import Tensor
 from lottolab.checks import require, whole
 from lottolab.modelguard import simplex
 from lottolab.modelguard.linear_program import FLOOR
+from lottolab.tensors import finite, floats
+
+HIGHEST = 350.0  # nats a dimension
 
 
 def softmax_smoothness(features: Tensor) -> float:
@@ -31,7 +34,9 @@ def softmax_smoothness(features: Tensor) -> float:
     Args:
         features: float N×D, the inputs h of the layer.
     """
-    h = features.double()
+    h = floats("features", features).double()
+    require(h.ndim == 2 and h.numel() > 0, "features must be [N, D]", list(h.shape))
+    finite("features", h)
     return float(torch.linalg.matrix_norm(h, 2) ** 2 / len(h) / 2)
 
 
@@ -45,6 +50,9 @@ def recovery_bound(entropy: float, dimension: int) -> float:
     0.0
     """
     whole("dimension", dimension, 1)
+    most = HIGHEST * dimension  # beyond which the bound is no float64
+    what = f"entropy must be at most {most:g} nats in {dimension} dimensions"
+    require(entropy <= most, what, entropy)
     return dimension / (2 * math.pi * math.e) * math.exp(2 * entropy / dimension)
 
 
@@ -63,7 +71,9 @@ def discrete_entropy(values: Tensor) -> float:
     >>> round(math.exp(discrete_entropy(torch.tensor([1, 1, 7, 7]))), 6)
     2.0
     """
-    require(len(values) > 0, "values must hold at least one", len(values))
+    values = floats("values", values)
+    finite("values", values)
+    require(values.numel() > 0, "values must hold at least one", list(values.shape))
     counts = torch.unique(values, dim=0, return_counts=True)[1].double()
     share = counts / counts.sum()
     return float(-(share * share.log()).sum())

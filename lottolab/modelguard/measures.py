@@ -10,6 +10,7 @@ from torch import Tensor
 
 from lottolab.checks import require
 from lottolab.modelguard.queries import checked
+from lottolab.tensors import floats, logits
 
 
 def fidelity(substitute: Tensor, target: Tensor) -> float:
@@ -17,11 +18,14 @@ def fidelity(substitute: Tensor, target: Tensor) -> float:
 
     Logits or probabilities, N×K each, of the same images.
 
-    Raises ValueError where the shapes differ.
+    Raises ValueError where the shapes differ or a number is not finite.
     """
+    substitute = floats("substitute", substitute)
+    target = floats("target", target)
+    logits("substitute", substitute)
+    logits("target", target)
     given = f"{list(substitute.shape)} and {list(target.shape)}"
-    right = substitute.shape == target.shape and substitute.ndim == 2
-    require(right and len(target) > 0, "both must be [N, K] of one shape", given)
+    require(substitute.shape == target.shape, "both must be [N, K] of one shape", given)
     return float((substitute.argmax(1) == target.argmax(1)).double().mean())
 
 
@@ -33,9 +37,10 @@ def recovery_distance(recovered: Tensor, clean: Tensor, p: int = 1) -> float:
     Raises ValueError where the shapes differ or p is neither.
     """
     require(p in (1, 2), "p must be 1 or 2", p)
+    recovered, clean = checked(recovered), checked(clean)
     given = f"{list(recovered.shape)} and {list(clean.shape)}"
     require(recovered.shape == clean.shape, "both must be of one shape", given)
-    difference = checked(recovered).double() - checked(clean).double()
+    difference = recovered.double() - clean.double()
     return float(difference.norm(p, dim=1).mean())
 
 

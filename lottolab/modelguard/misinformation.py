@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lottolab import data, predict, train
+from lottolab import data, predict, tensors, train
 from lottolab.batches import normalise
 from lottolab.checks import require
 from lottolab.modelguard import simplex
@@ -102,9 +102,7 @@ def outlier_exposure(
     Raises:
         ValueError: outliers are not as above, or the weight is negative.
     """
-    right = outliers.dtype == torch.uint8 and outliers.ndim == 4 and len(outliers) > 0
-    given = f"{outliers.dtype} {list(outliers.shape)}"
-    require(right, "outliers must be uint8 [M, C, H, W] with M >= 1", given)
+    tensors.images("outliers", outliers)
     require(0 <= weight < math.inf, "weight must be >= 0 and finite", weight)
 
     def loss(model: nn.Module, x: Tensor, y: Tensor, index: Tensor) -> Tensor:

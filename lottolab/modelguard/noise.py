@@ -10,6 +10,7 @@ from torch import Tensor
 from lottolab.checks import require
 from lottolab.modelguard import simplex
 from lottolab.modelguard.queries import checked
+from lottolab.tensors import floats
 
 
 @dataclass(eq=False)
@@ -70,7 +71,9 @@ def denoised(answers: Tensor, epsilon: float) -> Tensor:
     Raises ValueError where ε is not in [0, 2), since at 2 the answers tell nothing.
     """
     require(0 <= epsilon < 2, "epsilon must be in [0, 2)", epsilon)
-    classes = checked(answers).shape[1]
+    checked(answers)
+    answers = floats("answers", answers)
+    classes = answers.shape[1]
     peak = sum(1 / k for k in range(1, classes + 1)) / classes
     mean = torch.full_like(answers, (1 - peak) / (classes - 1))
     mean = mean.scatter(1, answers.argmax(1, keepdim=True), peak)

@@ -9,6 +9,7 @@ from torch import Tensor
 from lottolab.checks import require
 from lottolab.modelguard import simplex
 from lottolab.modelguard.centroids import NONE, Centroids, Rows, grid, read, take
+from lottolab.tensors import tensor
 
 BLOCK = 2048  # rows checked at a time, so that they stay in the cache
 
@@ -85,6 +86,7 @@ class ModelGuardS:
 
     def _rows(self, probs: Tensor) -> tuple[Tensor, Rows]:
         """Check predictions; return them on the CPU, and what `Centroids` asks of."""
+        tensor("probs", probs)
         probs, labels, peaks = probs.detach().cpu(), [], []
         for block in probs.split(BLOCK):
             simplex.check(block, self.centroids.num_classes)

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lottolab import predict
+from lottolab import predict, tensors
 from lottolab.batches import normalise
 from lottolab.checks import require, whole
 
@@ -47,22 +47,21 @@ class Service:
 
 def check_images(images: Tensor) -> None:
     """Raise ValueError unless `images` are uint8 of shape N×C×H×W with N >= 1."""
-    right = images.dtype == torch.uint8 and images.ndim == 4 and len(images) > 0
-    given = f"{images.dtype} {list(images.shape)}"
-    require(right, "images must be uint8 [N, C, H, W] with N >= 1", given)
+    tensors.images("images", images)
 
 
 def checked(answers: Tensor, count: int | None = None) -> Tensor:
-    """Return answers as float32, which is what the attacks compute in.
+    """Return answers as float32 without gradient, which the attacks compute in.
 
     Raises ValueError unless they are N×K with N >= 1 and K >= 2, finite and not
     negative, and `count` of them if that is given.
     """
+    inexact = not isinstance(answers, Tensor) or answers.is_floating_point()
+    given, answers = answers, tensors.floats("answers", answers)
     shape = list(answers.shape)
-    right = answers.is_floating_point() and answers.ndim == 2
-    right = right and shape[0] >= 1 and shape[1] >= 2
+    right = inexact and answers.ndim == 2 and shape[0] >= 1 and shape[1] >= 2
     what = "answers must be float [N, classes] with N >= 1 and classes >= 2"
-    require(right, what, f"{answers.dtype} {shape}")
+    require(right, what, tensors.described(given))
     same = count is None or shape[0] == count
     require(same, f"answers must be {count}, one an image", shape[0])
     odd = answers[~(answers.isfinite() & (answers >= 0))]

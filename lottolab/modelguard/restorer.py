@@ -10,7 +10,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from lottolab import data, train
+from lottolab import data, tensors, train
 from lottolab.checks import require, whole
 from lottolab.device import back, here
 from lottolab.modelguard.bayes import Table, pairs
@@ -52,9 +52,7 @@ def shadow_table(
     check_images(images)
     whole("classes", classes, 2)
     whole("shadows", shadows, 1)
-    right = labels.shape == images.shape[:1] and labels.dtype == torch.int64
-    given = f"{labels.dtype} {list(labels.shape)}"
-    require(right, f"labels must be int64 [{len(images)}]", given)
+    tensors.labels("labels", labels, len(images))
     known = labels.unique()
     enough = len(known) >= classes
     require(enough, f"labels must hold at least {classes} classes", len(known))
@@ -153,6 +151,7 @@ def restore(network: nn.Module, answers: Tensor) -> Tensor:
 
     Raises ValueError where `answers` are not float N×K, finite and >= 0.
     """
+    asked, answers = checked(answers), tensors.floats("answers", answers)
     network.eval()
-    parts = [back(network(here(part))) for part in checked(answers).split(100_000)]
+    parts = [back(network(here(part))) for part in asked.split(100_000)]
     return torch.cat(parts).to(answers.dtype)

@@ -3,7 +3,8 @@
 import torch
 from torch import Tensor
 
-from lottolab.checks import require
+from lottolab.checks import number, require
+from lottolab.tensors import tensor
 
 TOLERANCE = 1e-5  # of a row's sum; a float32 softmax over 1,000 classes has under 1e-6
 
@@ -14,6 +15,7 @@ def check(probs: Tensor, classes: int | None = None) -> None:
     Args:
         probs: float32 or float64, N×C with N >= 1 and C >= 2 (`classes`, if given).
     """
+    tensor("probs", probs)
     shape = list(probs.shape)
     right = probs.dtype in (torch.float32, torch.float64) and probs.ndim == 2
     right = right and shape[0] >= 1 and shape[1] >= 2
@@ -30,12 +32,13 @@ def check(probs: Tensor, classes: int | None = None) -> None:
 
 def check_epsilon(epsilon: float) -> None:
     """Raise ValueError unless `epsilon` is in [0, 2], all that ℓ1 can be there."""
-    require(0 <= epsilon <= 2, "epsilon must be in [0, 2]", epsilon)
+    number("epsilon", epsilon, 0, 2)
 
 
 def check_images(probs: Tensor, x: Tensor | None) -> None:
     """Raise ValueError unless `x`, the images, are as many as the predictions."""
     require(x is not None, "x must hold the images that were asked about", x)
+    tensor("x", x)
     require(len(x) == len(probs), f"x must hold {len(probs)} images", len(x))
 
 

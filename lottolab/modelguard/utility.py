@@ -10,7 +10,7 @@ import torch
 from sklearn.metrics import roc_auc_score
 from torch import Tensor
 
-from lottolab import predict
+from lottolab import predict, tensors
 from lottolab.checks import require, whole
 from lottolab.modelguard.queries import checked
 
@@ -30,7 +30,7 @@ def report(
     >>> report(y.round(), y, torch.tensor([0, 1]))["maximal ℓ1"]
     1.0
     """
-    distance = l1(answers, clean)
+    answers, distance = tensors.floats("answers", answers), l1(answers, clean)
     found = {
         "protected accuracy": predict.accuracy(answers, labels),
         "top-5 accuracy": top_k(answers, labels, 5),
@@ -49,6 +49,7 @@ def top_k(answers: Tensor, labels: Tensor, k: int) -> float:
     one, so that a one-hot answer is worth no more than it says.
     """
     whole("k", k, 1)
+    answers = tensors.floats("answers", answers)
     own = _of_class(answers, labels)
     larger = (answers > own).sum(1)
     equal = (answers == own).sum(1)
@@ -62,6 +63,7 @@ def calibration_error(answers: Tensor, labels: Tensor, bins: int = 15) -> float:
     mean over images of |accuracy − mean largest answer| of their bin.
     """
     whole("bins", bins, 1)
+    answers = tensors.floats("answers", answers)
     _of_class(answers, labels)
     confidence, label = answers.double().max(1)
     place = (confidence * bins).ceil().long().clamp(1, bins) - 1
@@ -77,6 +79,7 @@ def log_loss(answers: Tensor, labels: Tensor, floor: float = FLOOR) -> float:
     how bad the few such answers are.
     """
     require(0 < floor < 1, "floor must be in (0, 1)", floor)
+    answers = tensors.floats("answers", answers)
     own = _of_class(answers, labels).double()
     return float(-own.clamp(min=floor).log().mean())
 
@@ -94,6 +97,8 @@ def auroc(answers: Tensor, foreign: Tensor) -> float:
 
 def l1(answers: Tensor, clean: Tensor) -> Tensor:
     """Return each answer's ℓ1 distance to the prediction: float64 [N], in [0, 2]."""
+    answers = tensors.floats("answers", answers)
+    clean = tensors.floats("clean", clean)
     given = f"{list(answers.shape)} and {list(clean.shape)}"
     require(answers.shape == clean.shape, "answers and clean must be alike", given)
     checked(answers)
@@ -103,12 +108,5 @@ def l1(answers: Tensor, clean: Tensor) -> Tensor:
 def _of_class(answers: Tensor, labels: Tensor) -> Tensor:
     """Return what is answered of the true class, N×1."""
     checked(answers)
-    shape = list(labels.shape)
-    right = labels.dtype == torch.int64 and shape == [len(answers)]
-    what = f"labels must be int64 [{len(answers)}], one an answer"
-    require(right, what, f"{labels.dtype} {shape}")
-    low, high = int(labels.min()), int(labels.max())
-    last = answers.shape[1] - 1
-    within = low >= 0 and high <= last
-    require(within, f"labels must be in [0, {last}]", f"{low} to {high}")
+    tensors.labels("labels", labels, *answers.shape)
     return answers.gather(1, labels[:, None])

@@ -1,0 +1,286 @@
+"""Refuse tensors that are not what a function asks for; take scores as they come.
+
+Each checker names in one line what was given, what is allowed and what to do. They
+change nothing, so that a call of one can stand alone, as a statement.
+"""
+
+import math
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from weakref import WeakSet
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.dropout import _DropoutNd
+from torch.nn.modules.module import register_module_forward_pre_hook
+
+from lottolab.checks import number, numbers, require
+
+ROUNDING = 1e-6  # by which an image may leave [0, 1] after it was normalised and back
+ONE = 1e-4  # by which a row of probabilities may miss the sum 1, also in bfloat16
+_ANSWERED: WeakSet[nn.Module] = WeakSet()
+MOODY = (_BatchNorm, _DropoutNd)  # layers that answer differently in training mode
+
+
+def floats(name: str, given) -> Tensor:
+    """Return numbers as a float tensor without gradient, on the device they are on.
+
+    A float32 or float64 tensor comes back with its bits; half precision becomes
+    float32, all else (an array, a list, integers) float64.
+
+    Raises ValueError for what is no numbers.
+
+    >>> floats("scores", [1, 0.1]).dtype, floats("scores", torch.ones(1).half()).dtype
+    (torch.float64, torch.float32)
+    """
+    if not isinstance(given, Tensor):
+        return torch.from_numpy(numbers(name, given))
+    what = f"{name} must be numbers"
+    require(not (given.is_complex() or given.is_sparse), what, described(given))
+    if given.dtype in (torch.float32, torch.float64):
+        return given.detach()
+    half = given.is_floating_point()
+    return given.detach().to(torch.float32 if half else torch.float64)
+
+
+def taken(name: str, given) -> Tensor:
+    """Return labels, or marks of members, as a tensor of the dtype that they have.
+
+    Raises ValueError for what no tensor can hold.
+    """
+    try:
+        return torch.as_tensor(given)
+    except (RuntimeError, TypeError, ValueError):
+        raise ValueError(f"{name} must be numbers, got {described(given)}") from None
+
+
+def described(given) -> str:
+    """Write what was given: dtype and shape of a tensor or an array, else its type."""
+    if hasattr(given, "dtype") and hasattr(given, "shape"):
+        return f"{given.dtype} {list(given.shape)}"
+    return type(given).__name__
+
+
+def tensor(name: str, given) -> None:
+    """Raise ValueError unless `given` is a tensor."""
+    what = f"{name} must be a tensor (see torch.as_tensor)"
+    require(isinstance(given, Tensor), what, described(given))
+
+
+def labels(
+    name: str, given, count: int, classes: int | None = None, long: bool = True
+) -> None:
+    """Raise ValueError unless there is an integer a row, in [0, classes).
+
+    int64 if `long`, else any integers. Without `classes` they are >= 0.
+    """
+    tensor(name, given)
+    right = given.dtype == torch.int64 if long else not _inexact(given)
+    ways = [".long()", "[:, 0]" if given.shape[1:] == (1,) else ".argmax(1)"]
+    odd = not right or given.shape != (count,)
+    mended = odd and given.shape[:1] == (count,) and given.ndim < 3
+    way = f" (such as {name}{ways[given.ndim - 1]})" if mended else ""
+    what = f"{name} must be {'int64' if long else 'integers'} of shape [{count}]{way}"
+    require(not odd, what, described(given))
+    top = math.inf if classes is None else classes - 1
+    outside = given[(given.long() < 0) | (given.long() > top)]
+    end = ">= 0" if classes is None else f"in [0, {top}]"
+    require(len(outside) == 0, f"{name} must be {end}", outside[:1].tolist())
+
+
+def targets(name: str, given, count: int) -> None:
+    """Raise ValueError unless these are labels, or a row of shares of classes each.
+
+    The rows are float N×classes, finite and >= 0, with two classes or more: what a
+    service answers. They need not sum to 1.
+    """
+    tensor(name, given)
+    if given.is_floating_point() and given.ndim == 2 and given.shape[1] > 1:
+        same = f"{name} must be {count} rows, one an image"
+        require(len(given) == count, same, described(given))
+        odd = given[~(given.isfinite() & (given >= 0))]
+        require(len(odd) == 0, f"{name} must be finite and >= 0", odd[:1].tolist())
+    else:
+        labels(name, given, count)
+
+
+def images(name: str, given) -> None:
+    """Raise ValueError unless `given` is uint8 of shape N×C×H×W, N >= 1."""
+    tensor(name, given)
+    right = given.dtype == torch.uint8 and given.ndim == 4 and len(given) > 0
+    what = f"{name} must be uint8 of shape N×C×H×W, N >= 1"
+    require(right, what, described(given))
+
+
+def finite(name: str, given: Tensor, where: str = "") -> None:
+    """Raise ValueError where a number is NaN or infinite."""
+    odd = given[~given.isfinite()]
+    zeros = len(odd) > 0 and bool((odd == -math.inf).all())
+    way = "; clamp probabilities to 1e-12 before the log" if zeros else ""
+    require(len(odd) == 0, f"{name} must be finite{where}{way}", odd[:1].tolist())
+
+
+def logits(name: str, given) -> None:
+    """Raise ValueError unless these are finite scores, float [N, classes]."""
+    tensor(name, given)
+    right = given.is_floating_point() and given.ndim == 2 and given.shape[1] > 1
+    what = f"{name} must be float, examples × classes, two classes or more"
+    require(right and len(given) > 0, what, described(given))
+    finite(name, given)
+
+
+def unnormalised(name: str, given: Tensor) -> None:
+    """Raise ValueError where all rows are probabilities, which are no logits."""
+    off = (given.double().sum(1) - 1).abs()
+    both = bool((given >= 0).all() and (off <= ONE).all())
+    what = f"{name} must be logits: leave the softmax out, or take the log"
+    require(not both, what, "rows of probabilities, >= 0 with the sum 1")
+
+
+def network(model: nn.Module) -> None:
+    """Raise ValueError unless `model` is a network with float32 weights."""
+    right = isinstance(model, nn.Module) and next(model.parameters(), None) is not None
+    what = "model must be a network with at least one weight"
+    require(right, what, type(model).__name__)
+    kinds = {p.dtype for p in model.parameters() if p.is_floating_point()}
+    what = "model must have float32 weights (see model.float())"
+    require(kinds == {torch.float32}, what, ", ".join(sorted(map(str, kinds))))
+
+
+def answering(model: nn.Module, x: Tensor) -> None:
+    """Raise ValueError unless a network answers images, uint8, with logits.
+
+    It is asked once: whoever queries it image by image shall not pay twice.
+    """
+    network(model)
+    images("images", x)
+    if model not in _ANSWERED:
+        _asked(model, _pixels(model, x))
+        _ANSWERED.add(model)
+
+
+def trainable(model: nn.Module, x: Tensor, y: Tensor, plain: bool) -> None:
+    """Raise ValueError unless `model` can be trained on images and labels as these are.
+
+    `plain`: with the cross-entropy, which wants logits of the labels' classes. Another
+    loss may ask a model that gives something else, or has no answer of its own.
+    """
+    network(model)
+    images("images", x)
+    targets("labels", y, len(x))
+    try:
+        classes = _asked(model, _pixels(model, x)).shape[1]
+    except (NotImplementedError, ValueError):
+        if plain:
+            raise
+        return
+    if y.ndim == 1:
+        labels("labels", y, len(x), classes)
+    else:
+        same = y.shape[1] == classes
+        require(same, f"labels must be of the model's {classes} classes", y.shape[1])
+
+
+def attackable(model, x: Tensor, y: Tensor, *, least: int = 2, **sizes: float) -> None:
+    """Raise ValueError unless `pgd` can attack `model` on these images.
+
+    x: float32 or float64, n×C×H×W in [0, 1], but for rounding. y: int64, n.
+    least: how many classes the attack needs. sizes: >= 0 and finite; `epsilon` <= 1.
+    """
+    for name, size in sizes.items():
+        number(name, size, 0, 1 if name == "epsilon" else math.inf)
+    tensor("x", x)
+    right = x.dtype in (torch.float32, torch.float64) and x.ndim == 4 and len(x) > 0
+    require(right, "x must be float32 of shape n×C×H×W, n > 0", described(x))
+    outside = torch.is_inference_mode_enabled() or x.is_inference()
+    what = "x must have gradients: clone it outside of torch.inference_mode()"
+    require(not outside, what, "an inference tensor")
+    ends = [float(x.min()), float(x.max())]  # NaN where there is one
+    right = ends[0] >= -ROUNDING and ends[1] <= 1 + ROUNDING
+    require(right, "x must be in [0, 1]", ends)
+    classes = _asked(model, x[:1]).shape[1]
+    what = f"model must have {least} classes or more"
+    require(classes >= least, what, classes)
+    labels("y", y, len(x), classes)
+
+
+def moving(slope: Tensor, logits: Tensor, y: Tensor) -> None:
+    """Warn where an image that is still right has no gradient to follow."""
+    still = (slope.flatten(1) == 0).all(1) & (logits.argmax(1) == y)
+    if still.any():
+        warnings.warn(
+            "the gradient is 0 for images that the model gets right: its loss does "
+            'not change any more. Attack with loss="margin", or see masking.findings',
+            stacklevel=4,
+        )
+
+
+def alike(models: Sequence, x: Tensor) -> None:
+    """Raise ValueError unless models answer each of several times alike, of one width.
+
+    Of a model that draws, several draws may be the same, so this is no proof.
+    """
+    answers = [[_asked(model, x[:8]) for _ in range(4)] for model in models]
+    widths = [first.shape[1] for first, *_ in answers]
+    require(len(set(widths)) == 1, "members must be of the same classes", widths)
+    odd = [
+        place
+        for place, (first, *others) in enumerate(answers)
+        if not all(torch.allclose(first, other) for other in others)
+    ]
+    what = "members must not draw: give teams that a sampler drew (Sampler.teams)"
+    require(not odd, what, f"other logits when asked again at {odd}")
+
+
+def _pixels(model: nn.Module, x: Tensor) -> Tensor:
+    return x[:1].to(next(model.parameters()).device).float() / 255
+
+
+def _asked(model, x: Tensor) -> Tensor:
+    """Return what a model answers images; refuse what are no logits.
+
+    A network is asked in evaluation mode. One that hides in a function is refused in
+    training mode, before its batch norm moves.
+    """
+    parts = list(model.modules()) if isinstance(model, nn.Module) else []
+    training = [part for part in parts if part.training]
+    for part in training:
+        part.training = False
+    try:
+        with torch.no_grad(), _refusing_training():
+            found = model(x)
+    except NotImplementedError:
+        raise
+    except (AttributeError, IndexError, RuntimeError, TypeError) as error:
+        text = f"{type(error).__name__}: {error}".splitlines()[0]
+        what = f"model must answer images that are {described(x)}"
+        raise ValueError(f"{what}, got {text}") from error
+    finally:
+        for part in training:
+            part.training = True
+    what = "model must return logits, a tensor [n, classes]"
+    require(isinstance(found, Tensor), what, described(found))
+    logits("the model's logits", found)
+    require(len(found) == len(x), f"{what} of n = {len(x)}", described(found))
+    unnormalised("the model's logits", found)
+    return found
+
+
+@contextmanager
+def _refusing_training() -> Iterator[None]:
+    def refuse(module: nn.Module, _) -> None:
+        what = "a network in a function must be in evaluation mode (see model.eval())"
+        mood = isinstance(module, MOODY) and module.training
+        require(not mood, what, f"{type(module).__name__} in training mode")
+
+    hook = register_module_forward_pre_hook(refuse)
+    try:
+        yield
+    finally:
+        hook.remove()
+
+
+def _inexact(given: Tensor) -> bool:
+    return given.is_floating_point() or given.is_complex() or given.dtype == torch.bool
