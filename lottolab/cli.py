@@ -178,8 +178,18 @@ def status() -> None:
 
 
 @app.command()
-def verify() -> None:
-    """Rerun one seed of each stale stage; stamp it current if the bytes agree."""
+def verify(
+    against: Annotated[
+        str | None, typer.Option(metavar="COMMIT", help="both codes run here")
+    ] = None,
+) -> None:
+    """Rerun one seed of each stale stage; stamp it current if the bytes agree.
+
+    On another processor than the table's no bytes agree: run both codes, --against a
+    commit at which the table was current.
+    """
+    if against:
+        raise SystemExit(_verify_against(against))
     from lottolab import progress
     from lottolab import verify as verification
 
@@ -193,6 +203,16 @@ def verify() -> None:
         if outcomes.empty:
             console.print(f"{chapter} {scale}: nothing is stale")
     raise SystemExit(int(differs))
+
+
+def _verify_against(commit: str) -> int:
+    from lottolab.against import against
+
+    differs = False
+    for function, code, count, outcome in against(commit):
+        console.print(f"{function} {code}, {count} runs: {outcome}")
+        differs |= outcome != "current again"
+    return int(differs)
 
 
 @app.command()

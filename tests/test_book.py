@@ -74,7 +74,7 @@ def committed(tmp_path, monkeypatch):
     """Commit a table of measurements; the code is that which made them."""
     monkeypatch.delenv("LOTTOLAB_RESULTS", raising=False)
     monkeypatch.setattr(results, "COMMITTED", tmp_path)
-    monkeypatch.setattr(runs, "current", lambda stage, full: "new")
+    monkeypatch.setattr(runs, "current_of", lambda stage, full: "new")
     monkeypatch.setattr(claims_file, "FILE", tmp_path / "claims.yaml")
     (tmp_path / "claims.yaml").write_text(CLAIMS, encoding="utf-8")
     stages = [
@@ -270,7 +270,7 @@ def test_a_pivoted_table_has_no_column_of_its_own():
 
 def test_a_claim_on_stale_numbers_says_so(committed, monkeypatch):
     assert not book.scorecard("laptop")["note"].str.contains("stale").any()
-    monkeypatch.setattr(runs, "current", lambda stage, full: "newer")
+    monkeypatch.setattr(runs, "current_of", lambda stage, full: "newer")
     card = book.scorecard("laptop")
     judged = ~card["verdict"].isin({claims.NOT_RUN, claims.NOT_TESTABLE})
     assert judged.sum() == 3

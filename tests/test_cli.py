@@ -224,7 +224,7 @@ def noted(*, seed):
 def committed(home, monkeypatch):
     """Commit three measurements of two stages, one of which is stale."""
     monkeypatch.setattr(runs, "find", lambda name: noted)
-    monkeypatch.setattr(runs, "current", lambda stage, full: "new")
+    monkeypatch.setattr(runs, "current_of", lambda name, full: "new")
     folder = home / "data/results/ownership"
     folder.mkdir(parents=True)
     common = {"seconds": 100, "device": "cpu", "versions": "v"}

@@ -148,7 +148,7 @@ def test_another_fingerprint_makes_a_measurement_stale(home):
 
 
 def test_code_that_changed_makes_its_measurements_stale(home, monkeypatch):
-    monkeypatch.setattr(runs, "current", lambda stage, full: WRONG)
+    monkeypatch.setattr(runs, "current_of", lambda stage, full: WRONG)
     assert results.read("ownership", "smoke")["stale"].all()
     assert len(verify.stale("ownership", "smoke")) == 4
 
@@ -157,7 +157,7 @@ def test_code_that_changed_makes_its_measurements_stale(home, monkeypatch):
 def test_a_fingerprint_of_digits_is_no_number(home, monkeypatch, digits):
     falsify(home, "fingerprint", digits)
     falsify(home, "digest", digits)
-    monkeypatch.setattr(runs, "current", lambda stage, full: digits)
+    monkeypatch.setattr(runs, "current_of", lambda stage, full: digits)
     assert not results.read("ownership", "smoke")["stale"].any()
     assert verify.stale("ownership", "smoke").empty
     assert set(results.read_stages("ownership", "smoke")["digest"]) == {digits}

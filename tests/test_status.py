@@ -53,13 +53,7 @@ def commit(folder, stages=STAGES) -> None:
 def committed(tmp_path, monkeypatch):
     """Commit one chapter at one scale; its code is `CODE`."""
 
-    def find(name):
-        if name not in CODE:
-            raise LookupError
-        return name
-
-    monkeypatch.setattr(runs, "find", find)
-    monkeypatch.setattr(runs, "current", lambda found, full: CODE[found])
+    monkeypatch.setattr(runs, "current_of", lambda name, full: CODE.get(name))
     monkeypatch.setattr(results, "COMMITTED", tmp_path / "data/results")
     monkeypatch.delenv("LOTTOLAB_RESULTS", raising=False)
     monkeypatch.setenv("LOTTOLAB_JOBS", "3")
