@@ -17,7 +17,6 @@ So the owner aligns to the unsigned twin, the ticket before the secret was drawn
 """
 
 import math
-import re
 from dataclasses import dataclass
 
 import torch
@@ -26,14 +25,8 @@ from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from lottolab.checks import require
-from lottolab.ownership.channels import (
-    State,
-    blocks,
-    convolutions,
-    groups,
-    row_signs,
-    signed_weights,
-)
+from lottolab.ownership import channels
+from lottolab.ownership.channels import State, groups, row_signs, signed_weights
 
 SPARE = 0.1  # see `match`
 Index = dict[str, list[Tensor]]  # for each tensor: their row, their column of each ours
@@ -65,11 +58,10 @@ def align(state: State, reference: State, *, restarts: int = 3, seed: int = 0) -
     Raises:
         ValueError: another kind of network, weights that are not finite, or no start.
     """
-    state = _comparable(state, reference)
+    state = channels.comparable(state, reference)
     orders, _ = match(state, reference, restarts=restarts, seed=seed)
     theirs, ours = signed_weights(state), signed_weights(reference)
-    pairs = _pairs(state, reference)
-    index = _placed(pairs, ours, orders)
+    index = _placed(_pairs(state, reference), ours, orders)
     described, wanted, result = features(state), features(reference), {}
     for name in index:
         moved, target = _take(_framed(theirs[name]), index[name]), ours[name]
@@ -104,12 +96,11 @@ def match(
     Raises ValueError as `align`.
     """
     require(restarts >= 1, "restarts must be at least 1", restarts)
-    state = _comparable(state, reference)
+    state = channels.comparable(state, reference)
     pairs = _pairs(state, reference)
     ours = features(reference)
     theirs = {name: _framed(weight) for name, weight in features(state).items()}
-    generator = torch.Generator().manual_seed(seed)
-    found = []
+    generator, found = torch.Generator().manual_seed(seed), []
     for start in range(restarts):
         orders = {name: torch.full((p.ours,), -1) for name, p in pairs.items()}
         if start:
@@ -205,23 +196,6 @@ def _pairs(state: State, reference: State) -> dict[str, _Pair]:
         ]
         result[group.name] = _Pair(group.size, our_group.size, places)
     return result
-
-
-def _comparable(state: State, reference: State) -> State:
-    """Leave out what the reference does not know, and a head that does not fit it.
-
-    An empty one of other classes stands in its place, which is not compared.
-    """
-    known = {*reference, *(f"{conv}.bias" for conv in convolutions(reference))}
-    kept = {n for n in state if n in known or re.match(r"layer\d+\.\d+\.", n)}
-    state = {name: tensor for name, tensor in state.items() if name in kept}
-    both = blocks(state) and blocks(reference)  # each refuses what is no ResNet
-    if not both or "fc.weight" not in reference:
-        return state
-    head, wanted = state.get("fc.weight"), reference["fc.weight"]
-    if head is None or head.shape[1:] != wanted.shape[1:]:
-        head = wanted.new_zeros(len(wanted) + 1, *wanted.shape[1:])
-    return state | {"fc.weight": head, "fc.bias": head.new_zeros(len(head))}
 
 
 def _placed(pairs: dict[str, _Pair], ours: State, orders: dict[str, Tensor]) -> Index:
