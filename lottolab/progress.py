@@ -75,6 +75,8 @@ class State:
             self.plan |= {name: list(s) for name, s in event["stages"].items()}
         elif kind == "message":
             self.messages.append(event["text"])
+            for pid in event.get("dead", []):
+                self.running.pop(pid, None)
 
     def remaining(self) -> float | None:
         """Estimate the seconds left; None while nothing is known."""

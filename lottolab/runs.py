@@ -14,6 +14,7 @@ import inspect
 import json
 import os
 import platform
+import reprlib
 import shutil
 import sys
 import time
@@ -33,6 +34,8 @@ DRAWN = {"glyphs.drawn", "folders.decoded"}  # but these, which only make a data
 _active: contextvars.ContextVar[dict | None] = contextvars.ContextVar(
     "active", default=None
 )
+_short = reprlib.Repr()
+_short.maxlevel, _short.maxstring, _short.maxother = 2, 60, 60
 
 
 class NotReproduced(Exception):
@@ -71,6 +74,12 @@ def stage(function: Callable[..., dict]) -> Callable[..., dict]:
 def name(stage: Callable) -> str:
     """Return the stage's name, `module.function` without the package's name."""
     return f"{stage.__module__.removeprefix('lottolab.')}.{stage.__name__}"
+
+
+def told(stage: Callable, given: dict) -> str:
+    """Return `module.function(argument=value, …)`, with long values cut short."""
+    values = ", ".join(f"{key}={_short.repr(given[key])}" for key in given)
+    return f"{name(stage)}({values})"
 
 
 def arguments(stage: Callable, given: dict) -> dict:
@@ -195,10 +204,10 @@ def _obtain(stage: Callable, given: dict) -> dict:
     full = arguments(stage, given)
     folder = place(stage, **given)
     folder.parent.mkdir(parents=True, exist_ok=True)
-    told = {k: full[k] for k in ("dataset", "index", "seed") if k in full}
-    if isinstance(told.get("dataset"), dict):
-        told["dataset"] = told["dataset"]["name"]
-    label = " ".join([name(stage), *(f"{k}={v}" for k, v in told.items())])
+    main = {k: full[k] for k in ("dataset", "index", "seed") if k in full}
+    if isinstance(main.get("dataset"), dict):
+        main["dataset"] = main["dataset"]["name"]
+    label = " ".join([name(stage), *(f"{k}={v}" for k, v in main.items())])
     outer, asked = _active.get(), time.perf_counter()
     with FileLock(folder.with_suffix(".lock")):
         progress.emit("start", stage=name(stage), label=label)
@@ -206,8 +215,9 @@ def _obtain(stage: Callable, given: dict) -> dict:
             result, cached = _read(stage, full, folder), True
             if result is None:
                 result, cached = _compute(stage, full, folder), False
-        except BaseException:
+        except BaseException as error:
             progress.emit("fail", stage=name(stage))
+            error.add_note(f"in the stage {told(stage, full)}")
             raise
         seconds = store.read_record(folder)["seconds"]
         progress.emit("end", stage=name(stage), cached=cached, seconds=seconds)
