@@ -116,12 +116,11 @@ def _side_by_side(
                 for place, outcome in beside(calls):
                     found[place] = outcome
             except BrokenProcessPool as error:
-                died, pids = _died(marks)
+                died = _died(marks, todo)
                 if not died:  # no run is to blame
                     raise
-                ran = " or ".join(runs.told(*todo[place]) for place in died)
-                text = f"a worker died ({_ending(error)}) in {ran}; tried again, alone"
-                progress.emit("message", text=text, dead=pids)
+                ran = " or ".join(died[place]["run"] for place in died)
+                _tell(f"a worker died ({_ending(error)}) in {ran}; tried again alone")
                 for place in died:
                     found[place] = _alone(*todo[place], here, keep, place)
     return found
@@ -130,33 +129,47 @@ def _side_by_side(
 def _alone(
     stage: Callable, setting: dict, here: dict, keep: tuple[str, ...] | None, place: int
 ) -> dict | str:
-    """Run in a fresh process; return the result or what to say of its failure."""
+    """Run in a fresh process; return the result or what to say of its failure.
+
+    The stage that ended the process, maybe one that was asked for, is noted in `here`.
+    """
     with _folder() as marks, ProcessPoolExecutor(1) as fresh:
         run = fresh.submit(_in_worker, stage, setting, here, keep, marks, place)
         try:
             return run.result()[1]
         except BrokenProcessPool as error:
-            said = "\n".join(_died(marks)[0].get(place, "").splitlines()[:LINES])
-            end = _ending(error)
-            hint = KILLED if "SIGKILL" in end else ""
-            told = runs.told(stage, setting)
-            return f"{told}: its process died ({end}), also alone{hint}\n{said}".strip()
+            unknown = {"run": runs.told(stage, setting), "place": "", "said": ""}
+            died = _died(marks, {place: (stage, setting)}).get(place, unknown)
+            here[runs.DIED] = f"{here.get(runs.DIED, '')} {died['place']}"
+            hint = KILLED if "SIGKILL" in _ending(error) else ""
+            told = f"{died['run']}: its process died ({_ending(error)}), also alone"
+            _tell(f"{told}; given up")
+            return "\n".join([told + hint, *died["said"].splitlines()[:LINES]])
 
 
 def _folder() -> tempfile.TemporaryDirectory:
     return tempfile.TemporaryDirectory(ignore_cleanup_errors=True)
 
 
-def _died(marks: str) -> tuple[dict[int, str], list[int]]:
-    """Return what the runs that were cut off have left, and their processes' ids.
+def _tell(text: str) -> None:
+    progress.emit("message", text=text)
+
+
+def _died(marks: str, todo: dict[int, tuple[Callable, dict]]) -> dict[int, dict]:
+    """Return of each run that was cut off the `run` and `place` of the innermost stage,
+    its process `pid`, and what that `said`.
 
     When one process dies, joblib ends the others. The one that crashed has said so;
     where none has, all are suspects.
     """
-    left = [(*map(int, path.name.split("-")), path) for path in Path(marks).iterdir()]
-    said = {place: path.read_text(errors="replace") for place, _, path in left}
-    crashed = {place: text for place, text in said.items() if text}
-    return crashed or said, [pid for _, pid, _ in left]
+    stacks, found = progress.running(), {}
+    for path in Path(marks).iterdir():
+        place, pid = map(int, path.name.split("-"))
+        found[place] = {"run": runs.told(*todo[place]), "place": "", "pid": pid}
+        found[place] |= (stacks.get(pid) or [{}])[-1]
+        found[place] |= {"said": path.read_text(errors="replace")}
+    progress.emit("dead", pids=[run["pid"] for run in found.values()])
+    return {place: run for place, run in found.items() if run["said"]} or found
 
 
 def _ending(error: BrokenProcessPool) -> str:

@@ -30,6 +30,7 @@ from filelock import FileLock
 from lottolab import definitions, fingerprint, progress, store
 
 DRY = "LOTTOLAB_DRY_RUN"  # set where no stage may be computed
+DIED = "LOTTOLAB_DIED"  # places of stages that ended their processes, and again alone
 DRAWN = {"glyphs.drawn", "folders.decoded"}  # but these, which only make a data set
 _active: contextvars.ContextVar[dict | None] = contextvars.ContextVar(
     "active", default=None
@@ -44,6 +45,10 @@ class NotReproduced(Exception):
 
 class DryRun(Exception):
     """A stage must be computed, and this is a dry run."""
+
+
+class ProcessDied(Exception):
+    """A stage has ended its process in this call of `jobs`, and is not tried again."""
 
 
 def root() -> Path:
@@ -210,20 +215,21 @@ def _obtain(stage: Callable, given: dict) -> dict:
     label = " ".join([name(stage), *(f"{k}={v}" for k, v in main.items())])
     outer, asked = _active.get(), time.perf_counter()
     with FileLock(folder.with_suffix(".lock")):
-        progress.emit("start", stage=name(stage), label=label)
+        own, run = f"{name(stage)}/{folder.name}", told(stage, full)
+        progress.emit("start", stage=name(stage), label=label, place=own, run=run)
         try:
             result, cached = _read(stage, full, folder), True
             if result is None:
                 result, cached = _compute(stage, full, folder), False
         except BaseException as error:
             progress.emit("fail", stage=name(stage))
-            error.add_note(f"in the stage {told(stage, full)}")
+            error.add_note(f"in the stage {run}")
             raise
         seconds = store.read_record(folder)["seconds"]
         progress.emit("end", stage=name(stage), cached=cached, seconds=seconds)
     if outer is not None:  # its own seconds leave out what it asked of others
         outer["nested"] += time.perf_counter() - asked
-        outer["asked"].add(f"{name(stage)}/{folder.name}")
+        outer["asked"].add(own)
     return result
 
 
@@ -244,6 +250,8 @@ def _compute(stage: Callable, full: dict, folder: Path) -> dict:
 
     if os.environ.get(DRY) and name(stage) not in DRAWN:
         raise DryRun(f"{name(stage)} is not in the store")
+    if f"{name(stage)}/{folder.name}" in os.environ.get(DIED, "").split():
+        raise ProcessDied(f"{told(stage, full)} has ended its process twice before")
     torch.set_num_threads(1)
     partial = folder.with_name(f"{folder.name}.partial-{current(stage, full)}")
     partial.mkdir(exist_ok=True)
