@@ -230,7 +230,6 @@ def _save(folder: Path, model, optimiser, rows: list[dict], rewind: dict) -> Non
     for place, state in optimiser.state_dict()["state"].items():
         values = {k: torch.as_tensor(v) for k, v in state.items() if v is not None}
         tensors |= {f"optimiser/{place}/{k}": v for k, v in values.items()}
-    tensors = {k: v.cpu().contiguous() for k, v in tensors.items()}
     rows = {"rows": json.dumps(rows)}
     files.tensors(tensors, folder / "checkpoint.safetensors", rows)
 
