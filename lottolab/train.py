@@ -23,6 +23,7 @@ from lottolab import masks as masking
 from lottolab.batches import Batches
 from lottolab.checks import one_of, require, whole
 from lottolab.device import choose_precision, default_device
+from lottolab.strided import subsampled
 
 Loss = Callable[[nn.Module, Tensor, Tensor, Tensor], Tensor]
 
@@ -163,7 +164,7 @@ def fit(
         rewind_at,
     )
     masking.apply_(model, masks or {})
-    model.to(device, memory_format=torch.channels_last).train()
+    subsampled(model).to(device, memory_format=torch.channels_last).train()
     if parameters is None:
         parameters = (p for p in model.parameters() if p.requires_grad)
     trained = list(parameters)
