@@ -4,13 +4,11 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
 from lottolab import files
-from lottolab.execute import ROOT
+from lottolab.parameters import BOOK
 
-OUTPUT = ROOT / "_build" / "labs"
+OUTPUT = BOOK.parent / "_build" / "labs"
 app = typer.Typer(
     help="Make the course labs for students, and grade them.", no_args_is_help=True
 )
@@ -46,6 +44,9 @@ def grade(
 
     The exit code is 1 if a submission could not be graded or had an error.
     """
+    from rich.console import Console
+    from rich.table import Table
+
     from lottolab.labs import contain
     from lottolab.labs import grade as grading
 
