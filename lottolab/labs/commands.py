@@ -67,6 +67,6 @@ def grade(
     table = Table(*(c.replace("_", " ") for c in found.columns))
     for row in found.itertuples(index=False):
         table.add_row(*(f"{v:g}" if isinstance(v, float) else v for v in row))
-    Console(highlight=False).print(table)
+    Console(highlight=False, markup=False, emoji=False).print(table)
     typer.echo(output / "grades.csv")
     raise typer.Exit(int((found["problem"] != "").any()))
