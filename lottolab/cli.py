@@ -252,6 +252,14 @@ def claims() -> None:
 
 
 @app.command()
+def doctor() -> None:
+    """Say what this machine has and lacks, and what mends it; for bug reports."""
+    from lottolab.doctor import main as examine
+
+    raise SystemExit(examine())
+
+
+@app.command()
 def clean(
     store: Annotated[bool, typer.Option(help="also every result in the store")] = False,
 ) -> None:
