@@ -169,7 +169,10 @@ def verdicts(card: pd.DataFrame, scale: str) -> Markdown:
     """Count the verdicts of a scale's scorecard in a sentence."""
     words = card["verdict"].value_counts()
     counts = ", ".join(f"{count} {word}" for word, count in words.items())
-    return Markdown(f"{words.sum()} claims at `{scale}` scale: {counts}.")
+    told = f"{words.sum()} claims at `{scale}` scale: {counts}."
+    if absent := [name for name in CHAPTERS if results.find(name, scale) is None]:
+        told += f" Without results, failed or not run: {', '.join(absent)}."
+    return Markdown(told)
 
 
 def provenance(chapter: str, scale: str) -> HTML:

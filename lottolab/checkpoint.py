@@ -90,7 +90,6 @@ def header(path: str | Path) -> dict[str, str]:
 
 def write(state: dict[str, Tensor], path: str | Path, texts: dict[str, str]) -> None:
     """Write tensors and the header's texts; they appear complete or not at all."""
-    state = {k: v.detach().cpu().clone().contiguous() for k, v in state.items()}
     files.tensors(state, path, texts)
 
 

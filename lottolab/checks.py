@@ -3,7 +3,7 @@
 import difflib
 import math
 from collections.abc import Iterable
-from numbers import Integral, Real
+from numbers import Real
 
 
 def require(ok: bool, what: str, given) -> None:
@@ -46,10 +46,9 @@ def within(name: str, given, span: str) -> None:
 
 
 def check_seed(seed, most: int = 2**63 - 1) -> None:
-    """Raise ValueError unless a seed is a whole number, and no bool, in [0, most]."""
-    right = isinstance(seed, Integral) and not isinstance(seed, bool)
-    right = right and 0 <= seed <= most
-    require(right, f"seed must be a whole number in [0, {most}]", repr(seed))
+    """Raise ValueError unless a seed is an int, and no bool, in [0, `most`]."""
+    right = type(seed) is int and 0 <= seed <= most
+    require(right, f"seed must be an int in [0, {most}]", repr(seed))
 
 
 def numbers(name: str, given):

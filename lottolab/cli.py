@@ -31,8 +31,12 @@ console = Console(highlight=False)
 
 @app.command()
 def book(scale: Scale = "smoke") -> None:
-    """Run every chapter at a scale and render the book."""
-    _render(scale, whole.run_all(scale))
+    """Run every chapter at a scale and render the book; who failed has a page too."""
+    notebooks, failures = whole.attempt_all(scale)
+    for failure in failures:
+        print(f"lottolab: {failure}", file=sys.stderr, flush=True)
+    _render(scale, notebooks, strict=not failures)
+    raise SystemExit(1 if failures else 0)
 
 
 @app.command()
@@ -241,11 +245,11 @@ def clean(
             console.print(f"removed {path}", soft_wrap=True)
 
 
-def _render(scale: str, notebooks: dict[str, Path]) -> None:
+def _render(scale: str, notebooks: dict[str, Path], strict: bool = True) -> None:
     from lottolab.render import render as build
 
     target = execute.build_folder(scale) / "html"
-    page = build(execute.ROOT, target, strict=True, notebooks=notebooks)
+    page = build(execute.ROOT, target, strict=strict, notebooks=notebooks)
     print(page)
 
 

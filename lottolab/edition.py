@@ -20,28 +20,46 @@ CODE = Path(__file__).resolve().parent
 def run_all(scale: str) -> dict[str, Path]:
     """Run every chapter that has the scale, and return the notebooks by chapter.
 
-    A chapter that is finished is not run again. One that fails stops no other. Those
-    whose results are stored run side by side, then the others one by one, because each
-    of them computes on all cores, and those that only read results come last.
-
     Raises:
         ValueError: no chapter has the scale.
         Failed: chapters failed; the message names them, and all others have run.
+    """
+    notebooks, failures = attempt_all(scale)
+    if failures:
+        told = "; ".join(map(str, failures))
+        count = f"{len(failures)} of {len(chapters(scale))} chapters failed"
+        raise execute.Failed(f"{count}: {told}")
+    return notebooks
+
+
+def attempt_all(scale: str) -> tuple[dict[str, Path], list[execute.Failed]]:
+    """Run every chapter that has the scale; return notebooks by chapter, and failures.
+
+    A chapter that is finished is not run again. One that fails stops no other, and its
+    notebook says what happened. Those whose results are stored run side by side, then
+    the others one by one, because each of them computes on all cores, and those that
+    only read results come last, to whom a chapter that failed has none.
+
+    Raises:
+        ValueError: no chapter has the scale.
     """
     names = chapters(scale)
     stored = [n for n in names if n in CHAPTERS and _stored_before(n, scale)]
     alone = [n for n in names if n in CHAPTERS and n not in stored]
     readers = [n for n in names if n not in CHAPTERS]
-    done = {}
+    done, failed, before = {}, {}, jobs.variables()
     for group in (stored, *([name] for name in alone), readers):
         beside = joblib.Parallel(n_jobs=min(jobs.processes(), max(1, len(group))))
-        attempt, here = joblib.delayed(_attempt), jobs.variables()
+        attempt = joblib.delayed(_attempt)
+        here = before | {results.FAILED: " ".join(failed)}
         attempts = beside(attempt(name, scale, here) for name in group)
-        done |= dict(zip(group, attempts, strict=True))
-    if failures := [str(e) for e in done.values() if isinstance(e, execute.Failed)]:
-        told = "; ".join(failures)
-        raise execute.Failed(f"{len(failures)} of {len(names)} chapters failed: {told}")
-    return {name: done[name] for name in names}
+        for name, outcome in zip(group, attempts, strict=True):
+            done[name] = outcome
+            if isinstance(outcome, execute.Failed):
+                failed[name] = outcome
+                done[name] = execute.unfinished(_notebook(name, scale))
+    jobs.adopt(before)
+    return {name: done[name] for name in names}, list(failed.values())
 
 
 def _attempt(chapter: str, scale: str, environment: dict) -> Path | execute.Failed:

@@ -3,6 +3,8 @@
 import json
 import logging
 import os
+import re
+import shlex
 import shutil
 import warnings
 from collections.abc import Iterator
@@ -15,6 +17,25 @@ from lottolab import files, jobs, parameters, progress, results
 from lottolab.checks import require
 
 ROOT = Path(__file__).resolve().parents[1]
+LINES = 16  # of an error that a page tells
+MARKER = "papermill-error-cell-tag"  # of cells that papermill adds
+STOPPED = """
+
+:::{{admonition}} This page is not finished
+:class: error
+
+It was run at `{scale}` scale and stopped. What it computed before stands below;
+nothing after the place where it stopped was run, and figures are missing there.
+
+``````text
+{said}
+``````
+
+To try again: `{again}`. Runs that are finished are in the store and not lost.
+:::"""
+MISSING = """<svg xmlns="http://www.w3.org/2000/svg" width="480" height="40">\
+<text x="10" y="25" fill="gray">not drawn: the page stopped before</text></svg>"""
+_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 
 
 class Failed(RuntimeError):
@@ -32,7 +53,7 @@ def execute(
     """Run a chapter and return the path of `<folder>/notebooks/<chapter>.ipynb`.
 
     Its measurements go to `<folder>/results`. A run that fails leaves the older
-    notebook alone and itself as `<chapter>.unfinished.ipynb`.
+    notebook alone and itself as `<chapter>.unfinished.ipynb`, which says what happened.
 
     Args:
         given: parameters of one's own; such a run must have a folder of its own.
@@ -49,18 +70,31 @@ def execute(
     folder = folder or build_folder(scale)
     target = folder / "notebooks" / f"{chapter}.ipynb"
     target.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = target.with_suffix(".unfinished.ipynb")
+    left = unfinished(target)
     source = parameters.BOOK / f"{chapter}.ipynb"
     own = {results.FOLDER: str(folder / "results"), results.OWN: "1" if apart else ""}
+    left.unlink(missing_ok=True)
+    state = progress.State()
     try:
-        with environment(chapter, scale, own), progress.watch(chapter):
-            notebook = run_cells(source, unfinished, values)
+        with environment(chapter, scale, own), progress.watch(chapter) as state:
+            notebook = run_cells(source, left, values)
+        if faults := incomplete(notebook):
+            raise Failed(f"it did not run to its end: {faults[0]}")
     except Exception as error:
-        raise Failed(f"{chapter} stopped: {reason(error)}; see {unfinished}") from error
-    if faults := incomplete(notebook):
-        raise Failed(f"{chapter} did not run to its end: {faults[0]}; see {unfinished}")
-    os.replace(unfinished, target)
+        ran = [stack[-1]["label"] for stack in state.running.values() if stack]
+        why = reason(error) + (f" while {' and '.join(ran)} ran" if ran else "")
+        own = [word for k, v in given.items() for word in ("-p", f"{k}={v}")]
+        again = shlex.join(["lottolab", "run", chapter, "--scale", scale, *own])
+        said = last_lines(error) or why
+        _explain(left, source, {"scale": scale, "said": said, "again": again})
+        raise Failed(f"{chapter} stopped: {why}; see {left}") from error
+    os.replace(left, target)
     return target
+
+
+def unfinished(target: Path) -> Path:
+    """Return what a notebook is called that did not run to its end."""
+    return target.with_suffix(".unfinished.ipynb")
 
 
 def resolve(chapter: str, scale: str, given: dict) -> dict:
@@ -108,6 +142,31 @@ def reason(error: Exception) -> str:
     raised = hasattr(error, "ename")  # else the kernel died, or could not start
     said = f"{error.ename}: {error.evalue}" if raised else str(error)
     return (said.strip() or type(error).__name__).splitlines()[0]
+
+
+def last_lines(error: Exception) -> str:
+    """Return the end of what a cell's error says, "" if no cell raised one."""
+    text = _COLOUR.sub("", "\n".join(getattr(error, "traceback", None) or []))
+    most = LINES + getattr(error, "evalue", "").count("\n")
+    return "\n".join(text.splitlines()[-most:])
+
+
+def _explain(left: Path, source: Path, told: dict[str, str]) -> None:
+    """Make what a run left a page that says why it stopped.
+
+    What others link to is there: a figure that was not drawn is replaced.
+    """
+    begun = left.is_file()
+    page = nbformat.read(left if begun else source, as_version=4)
+    cells = [c for c in page.cells if MARKER not in c.metadata.get("tags", [])]
+    page.cells = cells if begun else cells[:1]
+    page.cells[0].source += STOPPED.format(**told)
+    for cell in page.cells:
+        figure = cell.metadata.get("mystnb", {}).get("figure")
+        if figure and not any("image/png" in o.get("data", {}) for o in cell.outputs):
+            drawn = {"image/svg+xml": MISSING}
+            cell.outputs.append(nbformat.v4.new_output("display_data", drawn))
+    nbformat.write(page, left)
 
 
 def incomplete(notebook) -> list[str]:

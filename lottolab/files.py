@@ -77,12 +77,16 @@ def tensors(
 ) -> None:
     """Write a safetensors file; `texts` go into its header.
 
+    Tensors that share memory, as tied weights do, are each written whole.
+
     Raises:
         OSError: it cannot be written; the older file is as it was.
     """
     from safetensors import SafetensorError
     from safetensors.torch import save_file
 
+    # Cloned, because safetensors refuses tensors that share memory.
+    state = {k: t.detach().cpu().clone().contiguous() for k, t in state.items()}
     with replacing(path) as new:
         try:
             save_file(state, new, metadata=texts)

@@ -3,9 +3,10 @@
 The fingerprint of a function covers its own code and that of every function, class and
 module constant of ours that it reaches by name, however deep: their bodies, and not
 where they stand or what they are called. Left out are docstrings, comments and layout;
-the plumbing, which moves results about without changing them; where things are
-computed: `here(x)` and `back(x)` of `lottolab.device` count as `x`; and statements that
-only ask `lottolab.checks` or `lottolab.tensors` to refuse bad input.
+the plumbing, which moves results about without changing them; where and how things are
+computed: `here(x)` and `back(x)` of `lottolab.device` and `subsampled(x)` of
+`lottolab.strided` count as `x`; and statements that only ask `lottolab.checks` or
+`lottolab.tensors` to refuse bad input.
 """
 
 import ast
@@ -28,6 +29,7 @@ PLUMBING |= {"definitions", "files"}
 NAMED_BY_CHECKSUM = {Place("lottolab.data", "get"), Place("lottolab.data", "load")}
 REFUSING = {"lottolab.checks", "lottolab.tensors"}
 ONLY_PLACES = {Place("lottolab.device", "here"), Place("lottolab.device", "back")}
+ONLY_PLACES |= {Place("lottolab.strided", "subsampled")}  # how, not what
 Node = tuple[Place, frozenset[str]]  # a definition, and which keys of a table
 
 

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from lottolab import masks as masking
 from lottolab.checks import one_of, require, within
+from lottolab.strided import subsampled
 
 METHODS = ("snip", "grasp", "synflow")
 Scores = dict[str, Tensor]
@@ -104,7 +105,7 @@ def connection_sensitivity(model: nn.Module, x: Tensor, y: Tensor) -> Scores:
     own statistics.
     """
     _check_batch(x, y)
-    network = copy.deepcopy(model).train().requires_grad_(True)
+    network = subsampled(copy.deepcopy(model)).train().requires_grad_(True)
     weights = _weights(network, masking.prunable(model))
     gradients = torch.autograd.grad(F.cross_entropy(network(x), y), weights.values())
     return {n: s.abs() for n, s in _times(weights, gradients).items()}
@@ -125,7 +126,7 @@ def gradient_flow(
     _check_batch(x, y)
     warm = 0 < temperature < math.inf
     require(warm, "temperature must be > 0 and finite", temperature)
-    network = copy.deepcopy(model).train().requires_grad_(True)
+    network = subsampled(copy.deepcopy(model)).train().requires_grad_(True)
     weights = _weights(network, masking.prunable(model, first=True, last=True))
     loss = F.cross_entropy(network(x) / temperature, y)
     gradients = torch.autograd.grad(loss, weights.values(), create_graph=True)

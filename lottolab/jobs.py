@@ -1,18 +1,33 @@
 """Plan many runs of stages and compute them in processes side by side."""
 
+import faulthandler
 import json
+import multiprocessing
 import os
+import re
+import tempfile
+import traceback
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
 import joblib
 import pandas as pd
+from joblib.externals.loky import BrokenProcessPool, ProcessPoolExecutor
 
 from lottolab import progress, runs
 from lottolab.checks import require
 
 Work = list[tuple[Callable, dict]]
 FOLDERS = {"LOTTOLAB_STORE", "LOTTOLAB_DATA", "LOTTOLAB_RESULTS", progress.FOLDER}
+LINES = 8  # of an error's traceback that are told
+MOST = 5  # failures that are told
+KILLED = "; SIGKILL mostly means too little memory: try LOTTOLAB_JOBS=1"
+
+
+class RunsFailed(RuntimeError):
+    """Runs of stages failed; all others that were asked for are in the store."""
 
 
 def plan(work: Work) -> pd.DataFrame:
@@ -51,8 +66,11 @@ def compute(work: Work, keep: tuple[str, ...] | None = None) -> list[dict]:
     on that cluster. What the store has is read in this process. Of each result only the
     values named in `keep` come back, or all.
 
+    A run that fails stops no other. One whose process dies is tried once more, alone.
+
     Raises:
         DryRun: this is a dry run, and not all of the work is in the store.
+        RunsFailed: some failed; it says which, why, and the last lines of their errors.
     """
     here = variables()
     stored = [not _missing([runs.record(s, **setting)]) for s, setting in work]
@@ -63,20 +81,115 @@ def compute(work: Work, keep: tuple[str, ...] | None = None) -> list[dict]:
         raise runs.DryRun(f"{left} of {len(work)} runs are not in the store")
     stages = list(dict.fromkeys(stage for stage, _ in work))
     order = sorted(range(len(work)), key=lambda place: stages.index(work[place][0]))
+    todo = {p: work[p] for p in order if not stored[p]}
     with progress.watch("lottolab"):
         if alone:  # or else who watches has been told of all the work
             plan(work)
         here |= {progress.FOLDER: os.environ[progress.FOLDER]}
-        call = joblib.delayed(_in_worker)
-        with warnings.catch_warnings():
-            # A worker that has grown is replaced by a fresh one; nothing is lost.
-            warnings.filterwarnings("ignore", "A worker stopped", UserWarning)
-            results = joblib.Parallel(n_jobs=processes(), batch_size=1)(
-                call(*work[place], here, keep) for place in order if not stored[place]
-            )
-        found = dict(zip((p for p in order if not stored[p]), results, strict=True))
+        found = _side_by_side(todo, here, keep)
+        failed = [found[p] for p in order if isinstance(found.get(p), str)]
+        if failed:
+            head = f"{len(failed)} of {len(work)} runs failed, the others are stored: "
+            more = [f"and {len(failed) - MOST} more"] * (len(failed) > MOST)
+            raise RunsFailed(head + "\n\n".join(failed[:MOST] + more))
         found |= {p: _kept(*work[p], keep) for p in order if stored[p]}
     return [found[place] for place in range(len(work))]
+
+
+def _side_by_side(
+    todo: dict[int, tuple[Callable, dict]],
+    here: dict[str, str],
+    keep: tuple[str, ...] | None,
+) -> dict[int, dict | str]:
+    """Return each run's result by its place, or what to say of its failure."""
+    found: dict[int, dict | str] = {}
+    call = joblib.delayed(_in_worker)
+    while left := [place for place in todo if place not in found]:
+        with _folder() as marks, warnings.catch_warnings():
+            # A worker that has grown is replaced by a fresh one; nothing is lost.
+            warnings.filterwarnings("ignore", "A worker stopped", UserWarning)
+            beside = joblib.Parallel(
+                n_jobs=processes(), batch_size=1, return_as="generator_unordered"
+            )
+            calls = (call(*todo[p], here, keep, marks, p) for p in left)
+            try:
+                for place, outcome in beside(calls):
+                    found[place] = outcome
+            except BrokenProcessPool as error:
+                died = _died(marks, todo)
+                if not died:  # no run is to blame
+                    raise
+                ran = " or ".join(died[place]["run"] for place in died)
+                _tell(f"a worker died ({_ending(error)}) in {ran}; tried again alone")
+                for place in died:
+                    found[place] = _alone(*todo[place], here, keep, place)
+    return found
+
+
+def _alone(
+    stage: Callable, setting: dict, here: dict, keep: tuple[str, ...] | None, place: int
+) -> dict | str:
+    """Run in a fresh process; return the result or what to say of its failure.
+
+    The stage that ended the process, maybe one that was asked for, is noted in `here`.
+    """
+    with _folder() as marks, ProcessPoolExecutor(1) as fresh:
+        run = fresh.submit(_in_worker, stage, setting, here, keep, marks, place)
+        try:
+            return run.result()[1]
+        except BrokenProcessPool as error:
+            unknown = {"run": runs.told(stage, setting), "place": "", "said": ""}
+            died = _died(marks, {place: (stage, setting)}).get(place, unknown)
+            here[runs.DIED] = f"{here.get(runs.DIED, '')} {died['place']}"
+            hint = KILLED if "SIGKILL" in _ending(error) else ""
+            told = f"{died['run']}: its process died ({_ending(error)}), also alone"
+            _tell(f"{told}; given up")
+            return "\n".join([told + hint, *died["said"].splitlines()[:LINES]])
+
+
+def _folder() -> tempfile.TemporaryDirectory:
+    return tempfile.TemporaryDirectory(ignore_cleanup_errors=True)
+
+
+def _tell(text: str) -> None:
+    progress.emit("message", text=text)
+
+
+def _died(marks: str, todo: dict[int, tuple[Callable, dict]]) -> dict[int, dict]:
+    """Return of each run that was cut off the `run` and `place` of the innermost stage,
+    its process `pid`, and what that `said`.
+
+    When one process dies, joblib ends the others. The one that crashed has said so;
+    where none has, all are suspects.
+    """
+    stacks, found = progress.running(), {}
+    for path in Path(marks).iterdir():
+        place, pid = map(int, path.name.split("-"))
+        found[place] = {"run": runs.told(*todo[place]), "place": "", "pid": pid}
+        found[place] |= (stacks.get(pid) or [{}])[-1]
+        found[place] |= {"said": path.read_text(errors="replace")}
+    progress.emit("dead", pids=[run["pid"] for run in found.values()])
+    return {place: run for place, run in found.items() if run["said"]} or found
+
+
+def _ending(error: BrokenProcessPool) -> str:
+    """Return how a process ended, such as `SIGKILL`, which joblib puts in prose."""
+    codes = re.findall(r"SIG[A-Z0-9]+|EXIT\(\d+\)", str(error))
+    return ", ".join(dict.fromkeys(codes)) or "nobody knows of what"
+
+
+@contextmanager
+def _mark(marks: str, place: int) -> Iterator[None]:
+    """Keep a file while a worker is in a run; a crash of the process writes into it."""
+    path = Path(marks, f"{place}-{os.getpid()}")
+    if multiprocessing.parent_process() is None or not path.parent.is_dir():
+        yield  # this is no worker, or one on another machine
+        return
+    with open(path, "w") as file:
+        faulthandler.enable(file, all_threads=False)
+        yield
+        faulthandler.disable()
+    path.unlink()
 
 
 def _kept(stage: Callable, setting: dict, keep: tuple[str, ...] | None) -> dict:
@@ -98,10 +211,21 @@ def processes() -> int:
 
 
 def _in_worker(
-    stage: Callable, setting: dict, environment: dict, keep: tuple[str, ...] | None
-) -> dict:
+    stage: Callable,
+    setting: dict,
+    environment: dict,
+    keep: tuple[str, ...] | None,
+    marks: str,
+    place: int,
+) -> tuple[int, dict | str]:
     adopt(environment)
-    return _kept(stage, setting, keep)
+    with _mark(marks, place):
+        try:
+            return place, _kept(stage, setting, keep)
+        except Exception as error:
+            why = f"{runs.told(stage, setting)}: {type(error).__name__}: {error}"
+            last = traceback.format_exc().splitlines()[-LINES:]
+            return place, "\n".join([why, *last])
 
 
 def variables() -> dict[str, str]:

@@ -178,8 +178,6 @@ def _initialise(model: nn.Module) -> nn.Module:
 def save(model: nn.Module | dict[str, Tensor], path: str | Path) -> None:
     """Write a model's or a state dict's tensors to a safetensors file, in one step."""
     state = model.state_dict() if isinstance(model, nn.Module) else model
-    # Cloned, because safetensors refuses tensors that share memory.
-    state = {k: v.detach().cpu().clone().contiguous() for k, v in state.items()}
     files.tensors(state, path)
 
 

@@ -75,6 +75,9 @@ class State:
             self.plan |= {name: list(s) for name, s in event["stages"].items()}
         elif kind == "message":
             self.messages.append(event["text"])
+        elif kind == "dead":
+            for pid in event["pids"]:
+                self.running.pop(pid, None)
 
     def remaining(self) -> float | None:
         """Estimate the seconds left; None while nothing is known."""
@@ -104,6 +107,13 @@ class State:
             if stack:
                 parts.append(f"{stack[-1]['label']} ({stack[-1]['note'] or 'started'})")
         return " · ".join(parts)
+
+
+def running() -> dict[int, list[dict]]:
+    """Return the stages that each process is in, or was when it died, by its id."""
+    state = State()
+    _collect(Path(os.environ[FOLDER]), {}, state)
+    return state.running
 
 
 def duration(seconds: float) -> str:

@@ -4,11 +4,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lottolab.checks import require
+from lottolab.strided import subsampled
 
 
 def conv(inputs: int, outputs: int, stride: int = 1, kernel: int = 3) -> nn.Conv2d:
     """Make a convolution that keeps the size at stride 1, without bias."""
-    return nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, bias=False)
+    return subsampled(
+        nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, bias=False)
+    )
 
 
 class Block(nn.Module):

@@ -18,6 +18,7 @@ from lottolab import files, jobs, runs, store
 Asked = tuple[dict, Callable, dict]  # columns of the rows, a stage, its arguments
 COMMITTED = Path(__file__).resolve().parents[1] / "data" / "results"
 FOLDER = "LOTTOLAB_RESULTS"
+FAILED = "LOTTOLAB_FAILED"  # chapters that failed in this run, whose older tables wait
 OWN = "LOTTOLAB_OWN"  # set in a reader's own run, which may leave rows unmeasured
 PROVENANCE = ["seconds", "fingerprint", "stage"]  # more of it is in the other table
 STAGE = ["stage", "function", "arguments", "data", "fingerprint", "digest", "seconds"]
@@ -194,7 +195,12 @@ def _target(scale: str) -> Path:
 
 
 def find(chapter: str, scale: str, suffix: str = ".csv") -> Path | None:
-    """Return the table of the run that goes on, else the committed one."""
+    """Return the table of the run that goes on, else the committed one.
+
+    A chapter that has failed in this run of the book has none.
+    """
+    if chapter in os.environ.get(FAILED, "").split():
+        return None
     for folder in (os.environ.get(FOLDER), COMMITTED):
         path = Path(folder or "") / chapter / f"{scale}{suffix}"
         if folder and path.is_file():

@@ -14,6 +14,7 @@ import inspect
 import json
 import os
 import platform
+import reprlib
 import shutil
 import sys
 import time
@@ -29,10 +30,13 @@ from filelock import FileLock
 from lottolab import definitions, fingerprint, progress, store
 
 DRY = "LOTTOLAB_DRY_RUN"  # set where no stage may be computed
+DIED = "LOTTOLAB_DIED"  # places of stages that ended their processes, and again alone
 DRAWN = {"glyphs.drawn", "folders.decoded"}  # but these, which only make a data set
 _active: contextvars.ContextVar[dict | None] = contextvars.ContextVar(
     "active", default=None
 )
+_short = reprlib.Repr()
+_short.maxlevel, _short.maxstring, _short.maxother = 2, 60, 60
 
 
 class NotReproduced(Exception):
@@ -41,6 +45,10 @@ class NotReproduced(Exception):
 
 class DryRun(Exception):
     """A stage must be computed, and this is a dry run."""
+
+
+class ProcessDied(Exception):
+    """A stage has ended its process in this call of `jobs`, and is not tried again."""
 
 
 def root() -> Path:
@@ -71,6 +79,12 @@ def stage(function: Callable[..., dict]) -> Callable[..., dict]:
 def name(stage: Callable) -> str:
     """Return the stage's name, `module.function` without the package's name."""
     return f"{stage.__module__.removeprefix('lottolab.')}.{stage.__name__}"
+
+
+def told(stage: Callable, given: dict) -> str:
+    """Return `module.function(argument=value, …)`, with long values cut short."""
+    values = ", ".join(f"{key}={_short.repr(given[key])}" for key in given)
+    return f"{name(stage)}({values})"
 
 
 def arguments(stage: Callable, given: dict) -> dict:
@@ -195,25 +209,27 @@ def _obtain(stage: Callable, given: dict) -> dict:
     full = arguments(stage, given)
     folder = place(stage, **given)
     folder.parent.mkdir(parents=True, exist_ok=True)
-    told = {k: full[k] for k in ("dataset", "index", "seed") if k in full}
-    if isinstance(told.get("dataset"), dict):
-        told["dataset"] = told["dataset"]["name"]
-    label = " ".join([name(stage), *(f"{k}={v}" for k, v in told.items())])
+    main = {k: full[k] for k in ("dataset", "index", "seed") if k in full}
+    if isinstance(main.get("dataset"), dict):
+        main["dataset"] = main["dataset"]["name"]
+    label = " ".join([name(stage), *(f"{k}={v}" for k, v in main.items())])
     outer, asked = _active.get(), time.perf_counter()
     with FileLock(folder.with_suffix(".lock")):
-        progress.emit("start", stage=name(stage), label=label)
+        own, run = f"{name(stage)}/{folder.name}", told(stage, full)
+        progress.emit("start", stage=name(stage), label=label, place=own, run=run)
         try:
             result, cached = _read(stage, full, folder), True
             if result is None:
                 result, cached = _compute(stage, full, folder), False
-        except BaseException:
+        except BaseException as error:
             progress.emit("fail", stage=name(stage))
+            error.add_note(f"in the stage {run}")
             raise
         seconds = store.read_record(folder)["seconds"]
         progress.emit("end", stage=name(stage), cached=cached, seconds=seconds)
     if outer is not None:  # its own seconds leave out what it asked of others
         outer["nested"] += time.perf_counter() - asked
-        outer["asked"].add(f"{name(stage)}/{folder.name}")
+        outer["asked"].add(own)
     return result
 
 
@@ -234,6 +250,8 @@ def _compute(stage: Callable, full: dict, folder: Path) -> dict:
 
     if os.environ.get(DRY) and name(stage) not in DRAWN:
         raise DryRun(f"{name(stage)} is not in the store")
+    if f"{name(stage)}/{folder.name}" in os.environ.get(DIED, "").split():
+        raise ProcessDied(f"{told(stage, full)} has ended its process twice before")
     torch.set_num_threads(1)
     partial = folder.with_name(f"{folder.name}.partial-{current(stage, full)}")
     partial.mkdir(exist_ok=True)

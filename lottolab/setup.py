@@ -8,10 +8,11 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 ZBAR = """\
-note: the library zbar is missing, without which QR pictures cannot be read.
+note: the library zbar is missing. Chapter 1 compares readers of QR pictures and then
+      leaves zbar's curve out; it reads pictures with zxing-cpp, and all else is whole.
       Debian, Ubuntu: sudo apt install libzbar0     Fedora: sudo dnf install zbar
       macOS: brew install zbar     Windows: it comes with pyzbar; install Microsoft's
-      Visual C++ 2013 redistributable if it does not load. All else works without it."""
+      Visual C++ 2013 redistributable if it does not load."""
 VENV = """\
 lottolab: Python could not make the folder .venv (see above).
 On Debian and Ubuntu: sudo apt install python3-venv; then run the same command again."""

@@ -120,8 +120,8 @@ def paired_by(a: Mapping[Hashable, float], b: Mapping[Hashable, float]) -> np.nd
     """
     for side in (a, b):
         right = isinstance(side, Mapping)
-        right = right and all(isinstance(value, Real) for value in side.values())
-        require(right, "both sides must be seeds with numbers", side)
+        right = right and all(isinstance(v, Real) for v in side.values())
+        require(right, "both sides must be numbers by seed", side)
     missing = [key for key in (*a, *b) if key not in a or key not in b]
     what = f"both sides must have the same seeds: run or drop {missing}"
     require(not missing, what, f"{[*a]} and {[*b]}")
@@ -276,7 +276,7 @@ def _vector(values: ArrayLike, name: str = "values") -> np.ndarray:
 
 
 def _clusters(values: ArrayLike, cluster: ArrayLike) -> np.ndarray:
-    n, shape = len(np.asarray(values)), np.shape(cluster)
+    n, shape = len(np.atleast_1d(values)), np.shape(cluster)
     require(shape == (n,), f"cluster must hold {n} labels, one a value", shape)
     return np.unique(np.asarray(cluster), return_inverse=True)[1]
 

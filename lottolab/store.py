@@ -133,7 +133,6 @@ def _write_value(folder: Path, name: str, value) -> dict:
         path.write_text(json.dumps(value, allow_nan=False))
     else:
         tensors = value if kind == "state" else {"value": torch.as_tensor(value)}
-        tensors = {k: t.detach().cpu().contiguous() for k, t in tensors.items()}
         files.tensors(tensors, path)
     return {"kind": kind, "file": path.name, "sha256": sha256(path)}
 

@@ -38,8 +38,7 @@ def floats(name: str, given) -> Tensor:
     if not isinstance(given, Tensor):
         return torch.from_numpy(numbers(name, given))
     what = f"{name} must be numbers"
-    odd = given.is_complex() or _without_rows(given)
-    require(not odd, what, described(given))
+    require(not (given.is_complex() or _without_rows(given)), what, described(given))
     if given.dtype in (torch.float32, torch.float64):
         return given.detach()
     half = given.is_floating_point()

@@ -23,6 +23,7 @@ from lottolab import masks as masking
 from lottolab.batches import Batches
 from lottolab.checks import one_of, require, whole, within
 from lottolab.device import choose_precision, default_device
+from lottolab.strided import subsampled
 
 Loss = Callable[[nn.Module, Tensor, Tensor, Tensor], Tensor]
 
@@ -163,7 +164,7 @@ def fit(
         rewind_at,
     )
     masking.apply_(model, masks or {})
-    model.to(device, memory_format=torch.channels_last).train()
+    subsampled(model).to(device, memory_format=torch.channels_last).train()
     if parameters is None:
         parameters = (p for p in model.parameters() if p.requires_grad)
     trained = list(parameters)
@@ -230,7 +231,6 @@ def _save(folder: Path, model, optimiser, rows: list[dict], rewind: dict) -> Non
     for place, state in optimiser.state_dict()["state"].items():
         values = {k: torch.as_tensor(v) for k, v in state.items() if v is not None}
         tensors |= {f"optimiser/{place}/{k}": v for k, v in values.items()}
-    tensors = {k: v.cpu().contiguous() for k, v in tensors.items()}
     rows = {"rows": json.dumps(rows)}
     files.tensors(tensors, folder / "checkpoint.safetensors", rows)
 

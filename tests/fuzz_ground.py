@@ -20,7 +20,7 @@ from fuzz_cases import (
     seeded,
     within,
 )
-from fuzzing import Case
+from fuzzing import Case, alike
 from scipy.stats import beta
 
 from lottolab import (
@@ -68,6 +68,8 @@ def step(r) -> dict:
     return {"rate": 0.1, "steps": 10, "delta": 1e-5}
 
 
+# What is kept for the next call refuses a list in Python's own words.
+CACHED = ("unhashable type", "privacy budget")
 MIA_PRUNING = {
     "noise_multiplier": Case(
         dp.noise_multiplier,
@@ -80,6 +82,7 @@ MIA_PRUNING = {
         dp.spent,
         lambda r: {"sigma": float(r.uniform(0.5, 3))} | step(r),
         lambda g, f: f >= 0 and (math.isfinite(f) or g["sigma"] < 1e-2),
+        CACHED,
     ),
     "gain": Case(
         divergence.gain,
@@ -297,7 +300,7 @@ GROUND = {
     "paired_by": Case(
         stats.paired_by,
         lambda r: {"a": {0: 1.0, 1: 2.0}, "b": {1: 2.0, 0: 4.0}},
-        lambda g, f: near(f, [g["a"][k] - g["b"][k] for k in g["a"]]),
+        lambda g, f: alike(f.tolist(), [g["a"][k] - g["b"][k] for k in g["a"]]),
         ("both",),
     ),
     "equivalence": Case(
@@ -436,6 +439,15 @@ def resolved(chapter, scale, name, value):
     return parameters.resolve(chapter, scale, {name: value})
 
 
+def read_back(g, found) -> bool:
+    known = parameters.of(g["chapter"])
+    return all(alike(known[k].check(v), v) for k, v in found.items())
+
+
+def whole_grid(g, found) -> bool:
+    return len(found) > 0 and len({str(point) for point in found}) == len(found)
+
+
 COMMANDS = {
     "resolve": Case(
         resolved,
@@ -443,8 +455,9 @@ COMMANDS = {
             {"chapter": "ownership", "scale": "smoke"}
             | {"name": "rounds", "value": str(r.integers(1, 4))}
         ),
-        lambda g, f: str(f[g["name"]]) == str(g["value"]).strip(),
-        ("rounds", "parameter"),
+        read_back,
+        ("rounds", "parameter", "type"),
+        typed=True,
     ),
     "resolve list": Case(
         resolved,
@@ -452,22 +465,35 @@ COMMANDS = {
             {"chapter": "membership", "scale": "laptop"}
             | {"name": "seeds", "value": "[0, 1]"}
         ),
-        lambda g, f: f[g["name"]],
-        ("seeds", "parameter"),
+        read_back,
+        ("seeds", "parameter", "type"),
+        typed=True,
     ),
     "grid": Case(
-        grids.of_chapter,
+        lambda chapter, scale, given, more: grids.of_chapter(
+            chapter, scale, [given, more]
+        ),
         lambda r: (
             {"chapter": "ownership", "scale": "smoke"}
-            | {"given": ["rounds=2,3", "seed=0:2"]}
+            | {"given": "rounds=2,3", "more": "seed=0:2"}
         ),
-        lambda g, f: len(f) in (2, 4),
-        ("-p", "rounds", "seed", "seeds", "parameter", "sweep"),
+        whole_grid,
+        ("-p", "rounds", "seed", "seeds", "parameter", "span", "grid"),
+        typed=True,
     ),
     "cell": Case(
         parameters.parse_cell,
         lambda r: {"source": "a: int = 1  # one; in [0, 5]\n"},
-        lambda g, f: isinstance(f, dict),
-        ("parameter",),
+        lambda g, f: all(alike(p.check(p.default), p.default) for p in f.values()),
+        ("parameter", "a"),
+        typed=True,
+    ),
+    "run": Case(
+        lambda chapter, scale, given: cli.main(
+            ["run", chapter, "--scale", scale, "-p", given, "--dry-run"]
+        ),
+        lambda r: {"chapter": "intro", "scale": "smoke", "given": "a=1"},
+        lambda g, f: f == 2,
+        typed=True,
     ),
 }

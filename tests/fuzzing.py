@@ -12,7 +12,7 @@ import time
 import traceback
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -24,6 +24,22 @@ NUMBERS = [math.nan, math.inf, -math.inf, 0, -1, 0.5, 1.5, 2, 1e-300, 1e300, -1e
 NUMBERS += [True, "1", None, [1], (), np.float32(0.25), np.int64(2), torch.ones(1)]
 KINDS = [torch.float16, torch.bfloat16, torch.int64, torch.uint8, torch.bool]
 KINDS += [torch.complex64, torch.float64, torch.float32]
+TEXTS = ["", "words", "é", "\0", "a" * 5000, "日本", "NaN", "1e999", "[[", "{[]: 1}"]
+TEXTS += [
+    "(" * 300,
+    "9" * 5000,
+    "[]",
+    "[1,]",
+    "[True]",
+    "[1, 'a']",
+    "1_0",
+    "0x1f",
+    " 1",
+]
+TEXTS += ["-0", "1.0", "True", "None", "exit()", "1 2", "0:5", "5:0", "a=b", "=", ","]
+TEXTS += ["rounds=1:99999999999", "seed=0:3,5", "rounds=", "rounds=2,2", "=2", "3"]
+TEXTS += ["a: int = 1", "a: int = 1  # in [2, 0]", "a: int = 9**9  # b", "a b", "\\"]
+TEXTS += ["a: int = 1  # in [x, 2]", "a: str = 'b'  # one of c", "../ownership", "H"]
 
 
 class Finding(AssertionError):
@@ -43,7 +59,8 @@ class Case:
     good: Callable[[np.random.Generator], dict]
     right: Callable[[dict, object], object]
     words: tuple[str, ...] = ()
-    fixed: tuple[str, ...] = field(default=())  # arguments that are not bent
+    fixed: tuple[str, ...] = ()  # arguments that are not bent
+    typed: bool = False  # on a command line, where all arguments are texts
 
 
 def tried(case: Case, seed: int, place: int, bend: int) -> str:
@@ -57,7 +74,7 @@ def tried(case: Case, seed: int, place: int, bend: int) -> str:
     bent, name, same = "nothing", "", False
     if bend and names:
         name = names[place % len(names)]
-        ways = bends(name, given[name])
+        ways = of_text() if case.typed else bends(name, given[name])
         way = list(ways)[bend % len(ways)]
         bent, same = f"{name}: {way}", way.startswith("as ")
         changed = given | {name: ways[way](random)}
@@ -102,22 +119,23 @@ def refused(error: Exception, words: list[str], bent: str) -> None:
     inside = isinstance(error, (IndexError, KeyError, UnicodeError))
     named = any(re.search(rf"(?<!\w){re.escape(w)}(?!\w)", text) for w in words)
     if not kind or inside or "\n" in text.strip() or not named:
-        where = [f for f in traceback.extract_tb(error.__traceback__)][-1]
+        where = traceback.extract_tb(error.__traceback__)[-1]
         place = f"{where.filename.split('/lottolab/')[-1]}:{where.lineno}"
         raise Finding(f"{bent}: {type(error).__name__}: {text[:200]} ({place})")
 
 
 def bends(name: str, value) -> dict[str, Callable]:
     """Return ways to bend an argument; those called "as …" do not change its values."""
-    found = {f"junk {i}": lambda _, j=junk: j for i, junk in enumerate(JUNK)}
+    found: dict[str, Callable] = {
+        f"junk {i}": lambda _, j=junk: j for i, junk in enumerate(JUNK)
+    }
     if isinstance(value, Tensor):
         return found | of_tensor(value)
     if isinstance(value, np.ndarray):
         ways = of_tensor(torch.from_numpy(value))
         return found | {k: lambda r, w=w: arrayed(w(r)) for k, w in ways.items()}
     if isinstance(value, bool | str | bytes):
-        texts = ["", "words", "é", "\0", "a" * 5000, "日本", 1, None, True, "NaN"]
-        return found | {f"text {t!r:.9}": lambda _, t=t: t for t in texts}
+        return found | of_text()
     if isinstance(value, int | float):
         return found | of_number(name, value)
     if isinstance(value, list | tuple) and len(value):
@@ -125,6 +143,11 @@ def bends(name: str, value) -> dict[str, Callable]:
     if isinstance(value, dict) and value:
         return found | of_dict(value)
     return found
+
+
+def of_text() -> dict[str, Callable]:
+    """Return texts that somebody may type, in place of any."""
+    return {f"text {t!r:.20}": lambda _, t=t: t for t in TEXTS}
 
 
 def of_number(name: str, value) -> dict[str, Callable]:

@@ -49,19 +49,20 @@ def images(count: int, seed: int, size: int = SIZE) -> torch.Tensor:
 
 
 @contextmanager
-def within(api):
+def within(api, bound=None):
     """Serve an application in a thread of this process; yield a client for it."""
-    bound = service.listen("127.0.0.1", 0)
+    bound = bound or service.listen("127.0.0.1", 0)
     running = uvicorn.Server(uvicorn.Config(api, log_level="warning"))
     thread = threading.Thread(target=running.run, kwargs={"sockets": [bound]})
     thread.start()
     while not running.started:
         time.sleep(0.01)
-    url = "http://{}:{}".format(*bound.getsockname())
-    with httpx.Client(base_url=url, timeout=60) as http:
-        yield http
-    running.should_exit = True
-    thread.join()
+    try:
+        with httpx.Client(base_url=service.address(bound), timeout=60) as http:
+            yield http
+    finally:
+        running.should_exit = True
+        thread.join()
 
 
 @contextmanager

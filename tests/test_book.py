@@ -211,16 +211,28 @@ def test_the_paper_stands_beside_our_numbers(committed):
 
 
 def test_verdicts_are_counted(committed):
-    head, counts = book.verdicts(book.scorecard("laptop"), "laptop").data.split(": ")
+    said, absent, _ = book.verdicts(book.scorecard("laptop"), "laptop").data.split(".")
+    head, counts = said.split(": ")
     assert head == "5 claims at `laptop` scale"
-    assert sorted(counts.rstrip(".").split(", ")) == [
+    assert sorted(counts.split(", ")) == [
         "1 not run at this scale",
         "1 not testable here",
         "1 refuted",
         "2 reproduced",
     ]
-    counts = book.verdicts(book.scorecard("paper"), "paper").data.split(": ")[1]
-    assert counts == "4 not run at this scale, 1 not testable here."
+    others = [name for name in claims_file.CHAPTERS if name != "ownership"]
+    assert absent == f" Without results, failed or not run: {', '.join(others)}"
+    said, absent, _ = book.verdicts(book.scorecard("paper"), "paper").data.split(".")
+    assert said.split(": ")[1] == "4 not run at this scale, 1 not testable here"
+    assert absent.endswith(", ".join(claims_file.CHAPTERS))
+
+
+def test_a_chapter_that_failed_in_this_run_has_no_results(committed, monkeypatch):
+    monkeypatch.setenv(results.FAILED, "membership ownership")
+    assert results.find("ownership", "laptop") is None
+    card = book.scorecard("laptop")
+    assert set(card["verdict"]) == {claims.NOT_RUN, claims.NOT_TESTABLE}
+    assert "failed or not run: ownership, " in book.verdicts(card, "laptop").data
 
 
 def test_two_scales_stand_side_by_side(committed):

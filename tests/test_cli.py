@@ -166,6 +166,30 @@ def test_book_runs_every_chapter_of_the_scale_and_prints_the_page_last(
     assert rendered[1:] == [(home, html, {"strict": True, "notebooks": {}})]
 
 
+def test_a_chapter_that_fails_costs_the_book_its_exit_code(home, monkeypatch, capfd):
+    def run(chapter, scale):
+        if chapter in ("membership", "scorecard"):
+            raise execute.Failed(f"{chapter} stopped: no")
+        return home / f"{chapter}.ipynb"
+
+    def build(source, output, *, strict, notebooks):
+        assert not strict
+        names = {name: path.name for name, path in notebooks.items()}
+        assert names["ownership"] == "ownership.ipynb"
+        assert names["membership"] == "membership.unfinished.ipynb"
+        return output / "index.html"
+
+    monkeypatch.setattr(execute, "execute", run)
+    monkeypatch.setattr("lottolab.render.render", build)
+    monkeypatch.setattr(execute, "publish", lambda: pytest.fail("it was published"))
+    assert cli.main(["book"]) == 1
+    said = capfd.readouterr()
+    assert said.out.splitlines()[-1] == str(home / "_build/smoke/html/index.html")
+    failed = [f"lottolab: {name} stopped: no" for name in ("membership", "scorecard")]
+    assert said.err.splitlines()[-2:] == failed
+    assert cli.main(["edition"]) == 1
+
+
 def test_edition_publishes_after_the_last_chapter(home, monkeypatch):
     did = []
     monkeypatch.setattr(execute, "execute", lambda *a: did.append(a[:2]))

@@ -1,5 +1,7 @@
 """All chapters run once; what is finished is left alone, unless anything changed."""
 
+import os
+
 import chapters
 import nbformat
 import pytest
@@ -152,6 +154,23 @@ def test_a_failure_stops_no_other_chapter_and_is_told_at_the_end(ran, tmp_path, 
     assert ran == ["first", "second", "card"]
     edit(tmp_path / "book/first.ipynb", "counted(x=1 / 0)", "counted(x=count)")
     assert again(ran) == ["first", "card"]
+
+
+def test_who_failed_has_no_results_for_those_that_read_them(ran, tmp_path, capfd):
+    card = "from lottolab import results\n"
+    card += "print([n for n in ('first', 'second') if results.find(n, scale)])"
+    nbformat.write(notebook("card", card), tmp_path / "book/card.ipynb")
+    edition.run_all("laptop")
+    assert capfd.readouterr().out.splitlines()[-1] == "['first', 'second']"
+    edit(tmp_path / "book/first.ipynb", "counted(x=count)", "counted(x=1 / 0)")
+    notebooks, (failure,) = edition.attempt_all("laptop")
+    assert "['second']" in capfd.readouterr().out
+    assert "first stopped: ZeroDivisionError" in str(failure)
+    names = {name: path.name for name, path in notebooks.items()}
+    assert names.pop("first") == "first.unfinished.ipynb"
+    assert names == {name: f"{name}.ipynb" for name in ("second", "card")}
+    assert results.find("first", "laptop") is None  # only the committed are asked here
+    assert results.FAILED not in os.environ
 
 
 def test_bad_input_runs_nothing(ran):

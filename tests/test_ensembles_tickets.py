@@ -329,6 +329,28 @@ def test_a_library_comes_back_with_the_same_bits(held, tmp_path):
     assert torch.equal(through.network(*KEYS[0])(x), held.network(*KEYS[0])(x))
 
 
+@pytest.mark.parametrize("name", ["small", "other/one"])
+def test_a_masked_weight_lies_as_the_structures_own(held, name):
+    """Else another kernel may run, slower and with other last bits."""
+    layouts = []
+
+    def look(module, *_):
+        last = module.weight.is_contiguous(memory_format=torch.channels_last)
+        layouts.append((module.weight.stride(), last))
+
+    frame = held.frames[name]
+    convs = [m for m in frame.modules() if isinstance(m, nn.Conv2d)]
+    own = {conv.weight.stride() for conv in convs}
+    for conv in convs:
+        conv.register_forward_hook(look)
+    held.network(name, 0.5 if name == "small" else 0.3, shared=True)(
+        torch.rand(2, 2, 8, 8)
+    )
+    assert len(layouts) == len(convs)
+    assert all(last for _, last in layouts)
+    assert {stride for stride, _ in layouts} == own
+
+
 def json_and_tensors(values):
     """Pass the JSON values through JSON, as a stage does."""
     return {

@@ -29,7 +29,11 @@ if what == "lines":
 if what == "stop":
     raise SystemExit
 if what == "die":
-    os.kill(os.getpid(), signal.SIGKILL)
+    from lottolab import jobs, runs
+    @runs.stage
+    def die(*, seed):
+        os.kill(os.getpid(), signal.SIGKILL)
+    jobs.compute([(die, dict(seed=7))])
 folder = pathlib.Path(os.environ["LOTTOLAB_RESULTS"]) / "first"
 folder.mkdir(parents=True, exist_ok=True)
 _ = (folder / f"{scale}.csv").write_text(f"value\\n{count}\\n")
@@ -117,10 +121,13 @@ def test_a_run_takes_the_scale_and_what_is_given(book, tmp_path, monkeypatch):
         ("wordless", "LookupError"),
         ("lines", "ZeroDivisionError: first line"),
         ("stop", "did not run to its end: cell 4 raised an error"),
-        ("die", "Kernel died"),
+        ("die", "Kernel died while __main__.die seed=7 ran"),
     ],
 )
-def test_a_run_that_fails_leaves_the_older_notebook(book, tmp_path, what, said):
+def test_a_run_that_fails_leaves_the_older_notebook(
+    book, tmp_path, monkeypatch, what, said
+):
+    monkeypatch.setenv("LOTTOLAB_JOBS", "1")
     old = tmp_path / "_build/laptop/notebooks/first.ipynb"
     old.parent.mkdir(parents=True)
     old.write_text("the older one")
@@ -135,6 +142,10 @@ def test_a_run_that_fails_leaves_the_older_notebook(book, tmp_path, what, said):
     assert sorted(p.name for p in old.parent.iterdir()) == [old.name, unfinished.name]
     kept = nbformat.read(unfinished, as_version=4).cells
     assert "It works." in [cell.source for cell in kept]
+    assert kept[0].source.startswith("# first\n\n:::{admonition}")
+    assert said in kept[0].source
+    assert f"`lottolab run first --scale laptop -p what={what}`" in kept[0].source
+    assert not [cell for cell in kept if "papermill" in str(cell.source)]
     assert not {"LOTTOLAB_RESULTS", "LOTTOLAB_EXPECTED", "LOTTOLAB_OWN"} & {*os.environ}
 
 

@@ -102,8 +102,10 @@ PLACING = "from lottolab.device import back, here\n"
         "from lottolab.device import here as there\n\n\n"
         "def leaf(x):\n    return there(x) + 1\n",
         "def leaf(x):\n    from lottolab.device import here\n    return here(x) + 1\n",
+        "from lottolab.strided import subsampled\n\n\n"
+        "def leaf(x):\n    return subsampled(x) + 1\n",
     ],
-    ids=["here", "both", "of the module", "another name", "in the body"],
+    ids=["here", "both", "of the module", "another name", "in the body", "subsampled"],
 )
 def test_where_it_is_computed_does_not_count(print_of, leaf):
     plain = "def leaf(x):\n    return x + 1\n"

@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import time
 from pathlib import Path
 
@@ -100,8 +101,8 @@ def test_what_the_store_has_needs_no_other_process(home, monkeypatch, keep):
 
     def parallel(**_options):
         return lambda calls: [
-            started.append(given["x"]) or {"square": -1}
-            for _, (_, given, *_), _ in calls
+            started.append(given["x"]) or (place, {"square": -1})
+            for _, (_, given, *_, place), _ in calls
         ]
 
     monkeypatch.setattr(jobs.joblib, "Parallel", parallel)
@@ -170,14 +171,99 @@ def test_a_failure_is_raised_and_what_was_finished_stays(monkeypatch, count):
     first = runs.place(square, x=7) / "record.json"
     work = [(square, {"x": 7}), (fail, {"after": str(first)}), (square, {"x": 8})]
     environment = dict(os.environ)
-    with pytest.raises(ValueError, match="this stage fails"):
+    with pytest.raises(jobs.RunsFailed) as caught:
         jobs.compute(work)
     assert dict(os.environ) == environment
+    head, *lines = str(caught.value).splitlines()
+    assert head.startswith("1 of 3 runs failed, the others are stored: test_jobs.fail(")
+    assert head.endswith("record.json'): ValueError: this stage fails")
+    assert '    raise ValueError("this stage fails")' in lines
+    assert runs.record(square, x=8)["stage"] == "test_jobs.square"
     record = runs.record(square, x=7)
     assert record["stage"] == "test_jobs.square"
     assert runs.record(*work[1][:1], **work[1][1]) is None
     assert [r["square"] for r in jobs.compute([work[0], work[2]])] == [49, 64]
     assert runs.record(square, x=7) == record
+
+
+@runs.stage
+def deadly(*, x, folder, times, end):
+    """End this process by a signal, the first `times` times."""
+    (Path(folder) / f"{len(os.listdir(folder))}").write_text(f"{os.getpid()}")
+    if len(os.listdir(folder)) <= times:
+        os.kill(os.getpid(), end)
+        time.sleep(60)
+    return {"x": x}
+
+
+@runs.stage
+def asks(*, by, **given):
+    return {"asked": deadly(**given)["x"]}
+
+
+@pytest.mark.skipif(os.name == "nt", reason="there are no signals")
+@pytest.mark.parametrize(("once", "always"), [("KILL", "ABRT"), ("ABRT", "KILL")])
+def test_a_run_whose_process_dies_is_tried_again_alone_and_costs_no_other(
+    home, capfd, once, always
+):
+    def dying(name, times):
+        (home / name).mkdir()
+        end = int(getattr(signal, f"SIG{name}"))
+        return {"x": 1, "folder": str(home / name), "times": times, "end": end}
+
+    def told(name):
+        pids = [path.read_text() for path in (home / name).iterdir()]
+        assert len(set(pids)) == len(pids)
+        assert len(pids) in (2, 3)  # a process that waited may begin before its end
+        err = capfd.readouterr().err.splitlines()
+        (line,) = [text for text in err if "a worker died" in text]
+        assert f"a worker died (SIG{name}) in " in line
+        assert "test_jobs.deadly(" in line
+
+    others = [(square, {"x": x}) for x in range(4)]
+    work = [*others[:2], (asks, dying(once, times=1) | {"by": 0})]
+    assert jobs.compute(work) == [{"square": 0}, {"square": 1}, {"asked": 1}]
+    told(once)
+
+    given = dying(always, times=9)
+    both = [(asks, given | {"by": by}) for by in (1, 2)]
+    with pytest.raises(jobs.RunsFailed) as caught:
+        jobs.compute([others[2], *both, others[3]])
+    told(always)
+    text = str(caught.value)
+    assert text.startswith("2 of 4 runs failed, the others are stored: test_jobs.")
+    assert f"times=9, end={given['end']}): its process died (SIG{always}), also" in text
+    assert text.count("ProcessDied: test_jobs.deadly(") == 2  # its line and its error
+    assert ("LOTTOLAB_JOBS=1" in text) == (always == "KILL")
+    assert ("in deadly" in text) == (always == "ABRT")
+    assert runs.record(deadly, **given) is None
+    assert all(runs.record(stage, **setting) for stage, setting in others)
+
+
+def test_many_failures_are_told_in_part(monkeypatch):
+    monkeypatch.setenv("LOTTOLAB_JOBS", "1")
+    work = [(fail, {"after": f"/{x}"}) for x in range(jobs.MOST + 2)]
+    monkeypatch.setattr(Path, "exists", lambda self: True)
+    with pytest.raises(jobs.RunsFailed) as caught:
+        jobs.compute(work)
+    head, *_, last = str(caught.value).splitlines()
+    assert head.startswith("7 of 7 runs failed")
+    assert str(caught.value).count("ValueError: this stage fails\nin the stage") == 5
+    assert last == "and 2 more"
+
+
+def test_a_cluster_goes_on_after_a_failure_too(home):
+    distributed = pytest.importorskip("dask.distributed")
+    options = {"n_workers": 1, "threads_per_worker": 1, "dashboard_address": None}
+    work = [(square, {"x": 5}), (fail, {"after": str(home)}), (square, {"x": 6})]
+    with (
+        distributed.LocalCluster(processes=False, **options) as cluster,
+        distributed.Client(cluster),
+        jobs.joblib.parallel_config("dask"),
+        pytest.raises(jobs.RunsFailed, match=r"1 of 3 .*ValueError: this stage fails"),
+    ):
+        jobs.compute(work)
+    assert [r["square"] for r in jobs.compute(work[::2])] == [25, 36]
 
 
 @pytest.mark.parametrize("count", ["1", "2"])

@@ -4,6 +4,7 @@
 fail", then "-- cell" and the text of that cell; other cells are the instructor's.
 """
 
+import functools
 import json
 import re
 import zipfile
@@ -44,19 +45,22 @@ def submit(source: Path, target: Path, cells: dict[str, str]) -> None:
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
-    """Build all labs once and grade all answers twice over, two at a time."""
+    """Build all labs once; `grade(lab)` grades its answers, once, two at a time."""
     output = tmp_path_factory.mktemp("labs")
-    zips = build.build(output, variant=VARIANT)
-    course, folder = output / "course", output / "handed-in"
-    for lab in build.names():
+    zips, course = build.build(output, variant=VARIANT), output / "course"
+
+    @functools.cache
+    def graded(lab: str) -> pd.DataFrame:
         source, release = (course / s / lab / f"{lab}.ipynb" for s in KINDS)
+        folder = output / "handed-in" / lab
         submit(source, folder / "instructor" / lab / source.name, {})
         submit(source, folder / "again" / lab / source.name, {})
         submit(release, folder / "untouched" / lab / source.name, {})
         for place, (_, _, cells) in enumerate(answers(lab)):
             submit(source, folder / f"answer{place}" / lab / source.name, cells)
-    graded = grade.grade(folder, course, jobs=2, walls=not contain.missing())
-    return {"zips": zips, "course": course, "folder": folder, "graded": graded}
+        return grade.grade(folder, course, jobs=2, walls=not contain.missing())
+
+    return {"zips": zips, "course": course, "grade": graded}
 
 
 KINDS = ("source", "release")
@@ -64,6 +68,7 @@ KINDS = ("source", "release")
 
 def scores(made: dict, student: str, lab: str) -> pd.DataFrame:
     """Return a submission's scores by task."""
+    made["grade"](lab)
     table = grade.scores(made["course"])
     rows = table[(table["student"] == student) & (table["lab"] == lab)]
     return rows.set_index("task")
@@ -106,7 +111,7 @@ def test_grading_repeats(made, lab):
     pd.testing.assert_frame_equal(
         first.drop(columns="student"), second.drop(columns="student")
     )
-    table = made["graded"].set_index(["student", "lab"])
+    table = made["grade"](lab).set_index(["student", "lab"])
     assert table.loc[("again", lab), "problem"] == ""
 
 

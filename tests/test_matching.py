@@ -239,11 +239,11 @@ def test_groups_that_do_not_fit_are_refused(groups, message):
 def test_networks_that_do_not_fit_are_refused():
     state = network("perceptron")[0].state_dict()
     groups = matching.chain(state)
-    less = {name: tensor for name, tensor in state.items() if name != "2.bias"}
+    less = {name: tensor for name, tensor in state.items() if name != "2.weight"}
     other = state | {"2.weight": torch.zeros(21, 30)}
     broken = state | {"2.weight": torch.full((20, 30), torch.nan)}
     for suspect, message in (
-        (less, "the network must hold 2.bias"),
+        (less, "the network must hold 2.weight, as"),
         (other, r"2.weight must be \(20, 30\), got \(21, 30\)"),
         (broken, "2.weight must be finite, got NaN or inf"),
     ):

@@ -1,5 +1,6 @@
 """The two defences that train otherwise: the Min-Max game and DP-SGD."""
 
+import copy
 import itertools
 import math
 
@@ -599,9 +600,111 @@ def test_a_private_run_repeats_and_leaves_the_global_generator_alone(fixed_noise
     assert not found[1][1]["examples"].equals(found[2][1]["examples"])
 
 
-def test_noise_and_batches_come_from_streams_of_their_own():
+def test_noise_batches_and_dropout_come_from_streams_of_their_own():
     seeds = [x for seed in range(20) for x in (seed, *dp._seeds(seed))]
-    assert len(set(seeds)) == 60
+    assert len(set(seeds)) == 80
+
+
+def test_dropout_is_each_examples_own_and_repeats(fixed_noise):
+    """Of 40 equal examples each pixel's weight counts those that did not drop it."""
+    fixed_noise(0.0)
+    images = torch.full((40, 1, 8, 8), 255, dtype=torch.uint8)
+    found = []
+    for outside in (1, 2):
+        torch.manual_seed(outside)
+        model = nn.Sequential(nn.Dropout(0.5), linear(64))
+        before = torch.get_rng_state()
+        options = {"epochs": 1, "batch": 40, "lr": 40.0, "clip": 1e6, "chunk": 16}
+        private(model, images, torch.zeros(40).long(), **options)
+        assert torch.equal(torch.get_rng_state(), before)
+        # Gradient of a kept pixel: 1/2 off the label × a pixel of 4 doubled.
+        found.append(model[1][1].weight.detach()[0] / 4)
+    assert torch.equal(*found)
+    counts = found[0].double()
+    torch.testing.assert_close(counts, counts.round(), atol=1e-3, rtol=0)
+    assert stats.kstest(counts, stats.binom(40, 0.5).cdf).pvalue > 0.001
+    assert len(counts.round().unique()) > 5
+
+
+class TwoBiases(nn.Module):
+    """A linear layer whose two biases share the tensor of their gradients."""
+
+    def __init__(self):
+        super().__init__()
+        self.linear = nn.Linear(64, 4, bias=False)
+        self.biases = nn.ParameterList([torch.zeros(4), torch.zeros(4)])
+
+    def forward(self, x):
+        return self.linear(x.flatten(1)) + (self.biases[0] + self.biases[1])
+
+
+def test_weights_that_share_a_gradient_and_frozen_and_tied_ones_are_trained(
+    fixed_noise,
+):
+    fixed_noise(0.0)
+    images, labels = pictures(12, 1)
+    options = {"epochs": 1, "batch": 12, "lr": 0.2, "clip": 0.5}
+    torch.manual_seed(0)
+    double, frozen = TwoBiases(), TwoBiases()
+    frozen.linear.weight.requires_grad_(False)
+    tied = nn.Sequential(nn.Flatten(), nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 64))
+    tied[3].weight = tied[1].weight
+    for model in (double, frozen, tied):
+        twin = copy.deepcopy(model)
+        before = state(model)
+        private(model, images, labels, **options)
+        x, names = (images / 255 - 0.5) / 0.125, dict(twin.named_parameters())
+        free = [p for p in names.values() if p.requires_grad]
+        total = [torch.zeros_like(p) for p in free]
+        for i in range(12):
+            loss = F.cross_entropy(twin(x[i : i + 1]), labels[i : i + 1])
+            own = torch.autograd.grad(loss, free)
+            norm = math.sqrt(sum(float(g.square().sum()) for g in own))
+            for part, g in zip(total, own, strict=True):
+                part += g * min(1, 0.5 / norm) / 12
+        moved = {id(p): g for p, g in zip(free, total, strict=True)}
+        for name, p in names.items():
+            wanted = p - 0.2 * moved.get(id(p), 0)
+            got = model.state_dict()[name]
+            torch.testing.assert_close(got, wanted, rtol=1e-4, atol=1e-6, msg=name)
+        assert not same(state(model), before)
+
+
+class Decides(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.linear = nn.Linear(64, 4)
+
+    def forward(self, x):
+        return self.linear(x.flatten(1) if x.sum().item() > 0 else -x.flatten(1))
+
+
+@pytest.mark.parametrize(
+    ("layers", "part"),
+    [
+        (
+            [
+                nn.InstanceNorm2d(1, track_running_stats=True),
+                nn.Flatten(),
+                nn.Linear(64, 4),
+            ],
+            "without running statistics, .*running_mean",
+        ),
+        ([Decides()], r"torch.func their gradient: .*item\(\)"),
+        ([nn.Flatten(), nn.Linear(63, 4)], "gradient: .*shapes cannot be multiplied"),
+        (
+            [nn.Flatten(), nn.Linear(64, 4).requires_grad_(False)],
+            "model must have a weight that is not frozen, got none",
+        ),
+    ],
+)
+def test_what_cannot_be_trained_privately_is_refused_before_a_step(layers, part):
+    model = nn.Sequential(*layers)
+    before = state(model)
+    with pytest.raises(ValueError, match=part) as caught:
+        private(model, *pictures(12, 1), epochs=1, batch=12, lr=0.2)
+    assert len(str(caught.value).splitlines()) == 1
+    assert same(state(model), before)
 
 
 def test_private_training_learns_the_digits():

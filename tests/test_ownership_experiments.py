@@ -10,7 +10,7 @@ import torch
 from lottolab import data, models, ownership, runs, tickets
 from lottolab import masks as masking
 from lottolab.cli import main
-from lottolab.ownership import framework, signature
+from lottolab.ownership import framework, networks, signature
 from lottolab.ownership.experiments import ambiguity, attacks, signatures, thief
 
 SETTING = {
@@ -377,6 +377,6 @@ def test_a_command_that_is_refused_writes_nothing(network, tmp_path, capsys):
 
 def test_two_signings_have_two_secrets(network):
     state = models.load_state(network)
-    keys = [ownership.signature.embed_weights(state, "mine")[1] for _ in range(2)]
+    keys = [networks.embed(state, "mine")[1] for _ in range(2)]
     assert keys[0].secret != keys[1].secret
     assert runs.root().exists()

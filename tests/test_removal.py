@@ -24,7 +24,7 @@ KEY = SignatureKey(
     secret="ab" * 32,
     windows=60,
     threshold=0.0,
-    digest="",
+    digest="0" * 64,
 )
 
 

@@ -1,12 +1,18 @@
 """Rendering a book: what arrives, what is refused, and what a failure leaves behind."""
 
+import html
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
 
+import chapters
+import nbformat
 import pytest
+from nbformat import v4
 
+from lottolab import edition, execute, parameters, results
 from lottolab.render import mathjax, render, render_page
 
 ROOT = Path(__file__).parents[1]
@@ -76,6 +82,49 @@ def test_a_notebook_can_be_replaced_and_a_failure_keeps_the_earlier_page(
 
     render(source, output, strict=False)  # replaces it, though not in order
     assert "Committed" in (output / "book" / "ownership.html").read_text("utf-8")
+
+
+FAILS = """\
+from lottolab import jobs, runs
+
+@runs.stage
+def train(*, network, seed):
+    raise ValueError("the loss is not finite")
+
+_ = jobs.compute([(train, dict(network=dict(name="cnn4", width=3), seed=7))])"""
+
+
+def test_a_chapter_that_fails_has_a_page_that_says_so(source, tmp_path, monkeypatch):
+    figure = {"caption": "Curves.", "name": "fig-curves"}
+    drawn = v4.new_code_cell("figure = 1", metadata={"mystnb": {"figure": figure}})
+    page = chapters.chapter("seed: int = 7  # any", FAILS, drawn, title="# One")
+    page.cells.append(v4.new_markdown_cell("(below)=\n## Below\n\n$$1 = 1$$ (one)"))
+    nbformat.write(page, source / "book/ownership.ipynb")
+    words = "# Introduction\n\n{numref}`fig-curves`, {eq}`one` and {ref}`below`\n"
+    (source / "book/intro.md").write_text(words, encoding="utf-8")
+    monkeypatch.setattr(parameters, "BOOK", source / "book")
+    monkeypatch.setattr(execute, "ROOT", source)
+    monkeypatch.setattr(results, "COMMITTED", source / "data/results")
+    monkeypatch.setenv("LOTTOLAB_STORE", str(tmp_path / "store"))
+    monkeypatch.setenv("LOTTOLAB_JOBS", "1")
+
+    notebooks, (failure,) = edition.attempt_all("laptop")
+    run = "__main__.train(network={'name': 'cnn4', 'width': 3}, seed=7)"
+    why = "1 of 1 runs failed, the others are stored: " + run
+    assert f"ownership stopped: RunsFailed: {why}: ValueError: the loss" in str(failure)
+    index = render(source, tmp_path / "html", strict=True, notebooks=notebooks)
+    text = html.unescape((index.parent / "book/ownership.html").read_text("utf-8"))
+    plain = re.sub("<[^>]+>", "", text)
+    head, _, rest = plain.partition("To try again")
+    assert "This page is not finished" in head
+    assert f"RunsFailed: {why}: ValueError: the loss is not finite" in head
+    assert '    raise ValueError("the loss is not finite")\nValueError: the' in head
+    assert rest.startswith(": lottolab run ownership --scale laptop.")
+    assert re.search('<figure [^>]*id="fig-curves">\\s*<img [^>]*svg', text)
+    assert "An Exception was encountered" not in plain
+    intro = (index.parent / "book/intro.html").read_text("utf-8")
+    for anchor in ("fig-curves", "equation-one", "below"):
+        assert f'href="ownership.html#{anchor}"' in intro
 
 
 def test_the_tables_that_pages_link_to_arrive_the_runs_own_before_the_committed(

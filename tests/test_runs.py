@@ -94,6 +94,17 @@ def test_what_is_read_is_what_was_computed(home):
     assert not record["stale"]
 
 
+def test_tensors_that_share_memory_are_kept(tmp_path):
+    tied = torch.arange(4.0)
+    store.write({"state": {"a": tied, "b": tied, "part": tied[1:]}}, tmp_path, {})
+    found = store.read(tmp_path)["state"]
+    assert {k: v.tolist() for k, v in found.items()} == {
+        "a": [0, 1, 2, 3],
+        "b": [0, 1, 2, 3],
+        "part": [1, 2, 3],
+    }
+
+
 def test_is_computed_once_per_arguments(home):
     calls.clear()
     assert [noted(seed=s)["value"] for s in (1, 2, 1, 2)] == [1, 2, 1, 2]

@@ -13,13 +13,15 @@ import pandas as pd
 import pytest
 import serving
 import torch
+from torch import nn
 
 from lottolab import checkpoint, cli, models, results
 from lottolab.modelguard import commands, service
+from lottolab.modelguard.client import Remote
 from lottolab.modelguard.experiments import services
 from lottolab.modelguard.queries import Service
 from lottolab.modelguard.state import State
-from lottolab.modelguard.worker import Busy, Worker, guarded
+from lottolab.modelguard.worker import Busy, NoPrediction, Worker, guarded
 
 pytestmark = pytest.mark.usefixtures("on_one_thread")
 BYTES = {"Content-Type": "application/octet-stream"}
@@ -223,6 +225,49 @@ def test_too_much_is_refused_at_once_and_stopping_answers_what_was_admitted(path
         worker.submit(serving.images(11, 0))
 
 
+class Overflows(nn.Module):
+    """Logits are finite, sure beyond float32's softmax, infinite or NaN by a pixel."""
+
+    VALUES = (3.0, 1e30, torch.inf, torch.nan)
+
+    def __init__(self):
+        super().__init__()
+        self.device_of = nn.Parameter(torch.zeros(1))
+
+    def forward(self, x):
+        level = (x[:, 0, 0, 0] * 0.3 + 0.5).mul(255).round().long()
+        logits = torch.zeros(len(x), serving.CLASSES)
+        logits[:, 2] = torch.tensor(self.VALUES)[level]
+        return logits
+
+
+def levels(*values):
+    """Return an image for each value, which is the index of Overflows' logit."""
+    return torch.tensor(values, dtype=torch.uint8).view(-1, 1, 1, 1).expand(-1, 1, 8, 8)
+
+
+def test_a_request_without_a_finite_prediction_costs_no_other_its_answer(tmp_path):
+    state = State(tmp_path / "a", {}, log=True)
+    guard = service.defence("modelguard-s", {"epsilon": 0.5}, serving.CLASSES)
+    asked, sizes = Service(Overflows(), serving.SCALE, guard), []
+    worker = Worker(asked, state, seen=sizes.append)
+    futures = [worker.submit(levels(*v)) for v in ((0, 1), (1, 2), (3,), (1,), (0,))]
+    bad = [futures.pop(1), futures.pop(1)]
+    found = torch.cat([f.result(60) for f in futures])
+    for future in bad:
+        with pytest.raises(NoPrediction, match="no finite prediction"):
+            future.result(60)
+    worker.stop()
+    one_hot = torch.eye(serving.CLASSES)[2]
+    assert torch.equal(found[1:3], one_hot.expand(2, -1))
+    assert torch.equal(found[0], found[3])
+    assert worker.waiting == 0
+    assert asked.asked == sum(sizes) == 4
+    admitted = [x[:, 0, 0, 0].tolist() for x in state.admitted((1, 8, 8))]
+    assert admitted == [[0, 1], [1], [0]]
+    state.close()
+
+
 def test_no_answer_leaves_before_its_centroids_are_kept(tmp_path, path, monkeypatch):
     state, asked = State(tmp_path / "a", {}), serving.target(path)
     begun, free, keep = threading.Event(), threading.Event(), state.keep
@@ -280,6 +325,8 @@ def test_bytes_in_bytes_out_and_what_the_pages_say(tmp_path, path):
         (b"a" * 64 * 9, BYTES, 413, "at most 8 images of 64 bytes"),
         (b"a" * 64, {}, 415, "must be application/octet-stream"),
         (b"a" * 64, {"Content-Type": "image/png"}, 415, "application/octet-stream"),
+        (b"a" * 64, BYTES | {"Content-Encoding": "gzip"}, 415, "encoded (gzip)"),
+        (b"a" * 64, BYTES | {"Content-Encoding": "Identity"}, 200, ""),
         (iter([b"a" * 64] * 9), BYTES, 413, "at most 8 images"),  # length not told
     ],
 )
@@ -289,7 +336,49 @@ def test_a_bad_body_gets_a_reason(path, content, headers, code, part):
     ) as http:
         answer = http.post("/predict", content=content, headers=headers)
         assert answer.status_code == code
-        assert part in answer.json()["detail"]
+        assert code == 200 or part in answer.json()["detail"]
+
+
+def test_what_fails_inside_is_a_500_that_the_page_tells_of(path):
+    def broken(probs, x=None):
+        raise KeyError("inside")
+
+    x, pages = levels(1).numpy().tobytes(), []
+    for model, guard, said in [
+        (Overflows(), None, "an image has no finite prediction"),
+        (checkpoint.load(path).model, broken, "its log says why"),
+    ]:
+        api = service.app(Service(model, serving.SCALE, guard), (1, 8, 8), 10)
+        content = levels(2).numpy().tobytes()
+        with serving.within(api) as http:
+            answer = http.post("/predict", content=content, headers=BYTES)
+            assert answer.status_code == 500
+            assert answer.headers["content-type"] == "application/json"
+            assert said in answer.json()["detail"]
+            assert http.get("/health").json() == {"status": "ok"}
+            if guard is None:
+                sure = http.post("/predict", content=x, headers=BYTES)
+                row = np.frombuffer(sure.content, "<f4").tolist()
+                assert row == [0, 0, 1, 0, 0, 0, 0, 0, 0, 0]
+            pages.append(http.get("/openapi.json").json())
+    for page in pages:
+        answers = page["paths"]["/predict"]["post"]["responses"]
+        assert set(answers) >= {"200", "400", "408", "413", "415", "500", "503"}
+        assert "head" not in page["paths"]["/health"]
+
+
+@pytest.mark.parametrize("place", ["/health", "/model", "/metrics", "/openapi.json"])
+def test_head_is_get_without_a_body_and_other_methods_name_both(path, place):
+    """RFC 9110, sections 9.1, 9.3.2 and 15.5.6."""
+    with serving.within(service.app(serving.target(path), (1, 8, 8), 10)) as http:
+        head, get = http.head(place), http.get(place)
+        assert head.status_code == get.status_code == 200
+        assert head.content == b""
+        assert head.headers["content-type"] == get.headers["content-type"]
+        assert head.headers["content-length"] == str(len(get.content))
+        other = http.request("PATCH", place)
+        assert other.status_code == 405
+        assert set(other.headers["allow"].split(", ")) == {"GET", "HEAD"}
 
 
 def test_a_body_that_is_too_large_is_not_read(path):
@@ -406,6 +495,38 @@ def test_bad_files_and_a_port_in_use_are_one_line(path, tmp_path, monkeypatch, c
             said = capfd.readouterr().err
             assert part in said
             assert len(said.splitlines()) == 1
+
+
+@pytest.fixture
+def ipv6():
+    try:
+        with socket.create_server(("::1", 0), family=socket.AF_INET6):
+            return "::1"
+    except OSError:
+        pytest.skip("no IPv6 here")
+
+
+def test_an_ipv6_address_is_printed_as_one_that_can_be_asked(
+    path, tmp_path, monkeypatch, capfd, ipv6
+):
+    def run(api, bound):
+        url = capfd.readouterr().out.split(": ")[0]
+        with serving.within(api, bound):
+            remote = Remote(url)
+            assert remote(serving.images(2, 0)).shape == (2, serving.CLASSES)
+            remote.close()
+
+    monkeypatch.setattr(service, "run", run)
+    words = [*WORDS, "--state", str(tmp_path / "s"), "--host", ipv6, "--port", "0"]
+    assert cli.main(["modelguard", "serve", str(path), *words]) == 0
+
+
+def test_a_host_that_is_no_name_is_one_line(path, tmp_path, capfd):
+    words = [*WORDS, "--state", str(tmp_path / "state"), "--host", "a" * 70 + ".de"]
+    assert cli.main(["modelguard", "serve", str(path), *words]) == 1
+    said = capfd.readouterr().err
+    assert "port 8000 cannot be used" in said
+    assert len(said.splitlines()) == 1
 
 
 def test_the_chapters_target_becomes_a_file(tmp_path, monkeypatch, capsys):

@@ -12,6 +12,7 @@ import threading
 import time
 from pathlib import Path
 
+import deaths
 import nbformat
 import numpy as np
 import pandas as pd
@@ -43,19 +44,6 @@ def measure(slow, point, folder):
     if point["x"] == 5:
         raise ValueError("five is right out\nand more")
     (folder / "table.csv").write_text(f"x,value\n{point['x']},{point['x'] ** 2}\n")
-
-
-def count(point, folder):
-    with open(folder / "runs", "a") as file:
-        file.write("x")
-
-
-def kill_once(point, folder):
-    """Kill the own process at the first try of point 3, and at every try of point 4."""
-    count(point, folder)
-    if point["x"] == 4 or (point["x"] == 3 and (folder / "runs").stat().st_size == 1):
-        time.sleep(0.3)  # others get on
-        os.kill(os.getpid(), signal.SIGKILL)
 
 
 def tables(folder):
@@ -90,7 +78,7 @@ def test_processes_side_by_side_leave_what_one_does(serial, tmp_path):
 
 
 def test_a_killed_process_costs_no_point_but_the_one_that_kills(tmp_path):
-    records = list(points.run(kill_once, GRID, tmp_path, jobs=2))
+    records = list(points.run(deaths.kill_once, GRID, tmp_path, jobs=2))
     assert sorted(name for name, _ in records) == list(GRID)  # none lost, none twice
     errors = {name: r["error"] for name, r in records if r["error"]}
     assert errors == {"04": "its worker was killed 3 times"}
@@ -168,9 +156,9 @@ def test_a_cluster_that_loses_a_worker_leaves_what_one_process_does(
 
 def test_no_scheduler_and_gpus_without_one_are_one_line(tmp_path):
     with pytest.raises(ValueError, match="give a scheduler, got 1"):
-        list(points.run(count, GRID, tmp_path, gpus=1))
+        list(points.run(deaths.count, GRID, tmp_path, gpus=1))
     with pytest.raises(RuntimeError, match="no scheduler at nowhere"):
-        list(points.run(count, GRID, tmp_path, scheduler="nowhere://1"))
+        list(points.run(deaths.count, GRID, tmp_path, scheduler="nowhere://1"))
 
 
 # Grids

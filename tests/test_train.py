@@ -415,6 +415,25 @@ def test_stop_and_resume_from_the_checkpoint(tmp_path, optimiser):
     assert fitted.history.equals(expected.history)
 
 
+def test_tied_weights_resume_to_the_bit_and_stay_tied(tmp_path):
+    images, labels = pictures()
+    made = []
+    for _ in range(3):
+        torch.manual_seed(0)
+        tied = nn.Sequential(nn.Flatten(), nn.Linear(192, 192), nn.Linear(192, 192))
+        tied[2].weight = tied[1].weight
+        made.append(nn.Sequential(tied, nn.Linear(192, 4)))
+    whole, killed, resumed = made
+    options = {"seed": 3, "rewind_at": 1}
+    expected = train.fit(whole, images, labels, recipe(), **options)
+    options["checkpoint"] = tmp_path
+    train.fit(killed, images, labels, recipe(), stop=2, **options)
+    fitted = train.fit(resumed, images, labels, recipe(), **options)
+    assert same(state(resumed), state(whole))
+    assert same(fitted.rewind, expected.rewind)
+    assert resumed[0][1].weight is resumed[0][2].weight
+
+
 def test_a_half_written_checkpoint_is_ignored(tmp_path):
     images, labels = pictures()
     half = tmp_path / "checkpoint.safetensors.new"

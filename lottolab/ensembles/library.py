@@ -179,7 +179,9 @@ class _Shared(nn.Module):
         state = dict(here(self.statistics))
         for name, packed in here(self.masks).items():
             weight = frame.get_parameter(name)
-            state[name] = weight.masked_fill(~unpack(packed, weight.shape), 0)
+            # A clone keeps the layout, and with it the kernel and its last bits.
+            dropped = ~unpack(packed, weight.shape)
+            state[name] = weight.clone().masked_fill_(dropped, 0)
         return functional_call(frame, state, (x,))
 
 

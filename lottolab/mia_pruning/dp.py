@@ -80,11 +80,13 @@ def dp_train(
         masks: state-dict name to bool tensor, True = kept; the others stay 0 exactly.
         mean_std: for normalisation; of `images` if None, which ε does not cover: give
             public ones where that matters.
-        chunk: gradients of single examples held at a time; changes rounding alone.
+        chunk: gradients of single examples held at a time; changes rounding, and
+            what dropout drops.
 
     Raises:
         ValueError: anything is not as above, the model has batch norm (see
-            `group_norm`), or the loss is no longer finite.
+            `group_norm`) or cannot be trained on one example alone, or the loss is no
+            longer finite.
     """
     from opacus.optimizers import DPOptimizer
 
@@ -103,7 +105,7 @@ def dp_train(
     model.to(device).train()
     trained = {n: p for n, p in model.named_parameters() if p.requires_grad}
     kept = {n: m.to(device) for n, m in (masks or {}).items() if n in trained}
-    noise, drawing = _seeds(seed)
+    noise, drawing, dropping = _seeds(seed)
     optimiser = DPOptimizer(
         torch.optim.SGD(trained.values(), lr=lr, momentum=momentum),
         noise_multiplier=sigma,
@@ -112,7 +114,9 @@ def dp_train(
         generator=torch.Generator(device).manual_seed(noise),
     )
     mean, std = (part.to(device) for part in mean_std or data.normalisation(images))
-    gradients = _per_example(model, trained)
+    gradients = _per_example(model, trained, dropping)
+    x, y = images[:1].to(device), labels[:1].to(device)
+    _try(gradients, normalise(x, mean, std), y)
     batches = _poisson(len(images), rate, drawing)
     rows = []
     for epoch in range(1, epochs + 1):
@@ -203,7 +207,8 @@ def _step(optimiser, gradients, trained, kept, x, y, chunk) -> list[Tensor]:
     for place, part in enumerate(parts):
         found, values = gradients(*part)
         for name, weight in trained.items():
-            sample = found[name]
+            # Opacus marks what it has seen, and two weights may share a gradient.
+            sample = found[name].detach()
             weight.grad_sample = sample * kept[name] if name in kept else sample
         optimiser.signal_skip_step(place < len(parts) - 1)
         optimiser.step()
@@ -215,21 +220,37 @@ def _step(optimiser, gradients, trained, kept, x, y, chunk) -> list[Tensor]:
     return losses
 
 
-def _per_example(model: nn.Module, trained: dict[str, nn.Parameter]):
-    """Return f(x, y) -> gradients by name, B×shape, and losses, B, of each example."""
+def _per_example(model: nn.Module, trained: dict[str, nn.Parameter], seed: int):
+    """Return f(x, y) -> gradients by name, B×shape, and losses, B, of each example.
+
+    What the network draws, as dropout does, is each example's own and follows `seed`.
+    """
     weights = {name: p.detach() for name, p in trained.items()}
+    seeds = np.random.default_rng(seed)
 
     def loss(weights, x, y):
         return F.cross_entropy(functional_call(model, weights, (x[None],)), y[None])
 
-    every = vmap(grad_and_value(loss), in_dims=(None, 0, 0))
+    every = vmap(grad_and_value(loss), in_dims=(None, 0, 0), randomness="different")
 
     def gradients(x, y):
         if len(x):
-            return every(weights, x, y)
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(int(seeds.integers(2**63)))
+                return every(weights, x, y)
         return {n: w.new_zeros(0, *w.shape) for n, w in weights.items()}, x.new_zeros(0)
 
     return gradients
+
+
+def _try(gradients, x: Tensor, y: Tensor) -> None:
+    """Refuse a model before its first step if an example alone has no gradient."""
+    try:
+        gradients(x, y)
+    except (RuntimeError, TypeError, AttributeError) as error:
+        what = "model must give logits of one image alone, without running statistics"
+        said = str(error).splitlines()[0]
+        raise ValueError(f"{what}, and torch.func their gradient: {said}") from error
 
 
 def _poisson(count: int, rate: float, seed: int) -> Iterator[Tensor]:
@@ -240,9 +261,9 @@ def _poisson(count: int, rate: float, seed: int) -> Iterator[Tensor]:
 
 
 def _seeds(seed: int) -> list[int]:
-    """Return hashes of the seed, one for the noise and one for the batches."""
+    """Return hashes of the seed: for the noise, the batches and what is dropped."""
     # The guarantee wants noise that depends on neither batches nor initial weights.
-    return np.random.SeedSequence(seed).generate_state(2).tolist()
+    return np.random.SeedSequence(seed).generate_state(3).tolist()
 
 
 def _batch_norms(model: nn.Module) -> dict[str, nn.Module]:
@@ -260,3 +281,5 @@ def _check(model: nn.Module, images: Tensor, labels: Tensor, batch: int) -> None
     what = "model must have no batch norm, which mixes examples (see dp.group_norm)"
     require(not norms, what, ", ".join(norms))
     tensors.trainable(model, images, labels, plain=True)
+    free = any(p.requires_grad for p in model.parameters())
+    require(free, "model must have a weight that is not frozen", "none")

@@ -88,8 +88,7 @@ def serve(
     api = service.app(asked, found.shape, classes, state=kept, **limits)
     held = f", {guard.count:,} centroids" if isinstance(guard, ModelGuardS) else ""
     named = " ".join([defence, *(f"{k}={v}" for k, v in options.items())])
-    url = "http://{}:{}".format(*bound.getsockname()[:2])
-    typer.echo(f"{url}: {network.name} behind {named}{held}")
+    typer.echo(f"{service.address(bound)}: {network.name} behind {named}{held}")
     service.run(api, bound)
 
 

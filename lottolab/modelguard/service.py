@@ -8,6 +8,7 @@ answers, `/metrics` how much (Prometheus), `/openapi.json` all of this for progr
 
 import asyncio
 import inspect
+import logging
 import socket
 import sqlite3
 import time
@@ -28,7 +29,7 @@ from lottolab.modelguard.experiments import services
 from lottolab.modelguard.meters import Meters
 from lottolab.modelguard.queries import Defence, Service
 from lottolab.modelguard.state import State
-from lottolab.modelguard.worker import Busy, Worker
+from lottolab.modelguard.worker import Busy, NoPrediction, Worker
 
 BYTES = "application/octet-stream"
 RETRY = {"Retry-After": "1"}  # seconds
@@ -168,6 +169,10 @@ def app(
         content = prometheus.generate_latest(meters.registry)
         return Response(content, media_type=prometheus.CONTENT_TYPE_PLAIN_0_0_4)
 
+    api.openapi()  # kept: HEAD is what GET is, and the page has each once
+    for route in api.routes:
+        if "GET" in route.methods:
+            route.methods.add("HEAD")
     return api
 
 
@@ -187,9 +192,16 @@ def listen(host: str, port: int) -> socket.socket:
         bound.bind(address)
         bound.listen()  # who is told the address may connect, and wait
         return bound
-    except OSError as error:
-        said = f"{host}:{port} cannot be used ({error.strerror or error})"
+    except (OSError, UnicodeError) as error:
+        why = getattr(error, "strerror", None) or error
+        said = f"{host} port {port} cannot be used ({why})"
         raise RuntimeError(f"{said}; choose another --port or --host") from error
+
+
+def address(bound: socket.socket) -> str:
+    """Return the URL of a socket that listens."""
+    host, port = bound.getsockname()[:2]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
 def run(api: FastAPI, bound: socket.socket) -> None:
@@ -205,6 +217,8 @@ async def _images(
     size = int(np.prod(shape))
     given = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     _refuse(given != BYTES, 415, f"the body must be {BYTES}")
+    packed = request.headers.get("content-encoding", "identity").strip().lower()
+    _refuse(packed != "identity", 415, f"the body must not be encoded ({packed})")
     told = int(request.headers.get("content-length", 0))
     large = f"the body must hold at most {most} images of {size} bytes"
     _refuse(told > most * size, 413, large)
@@ -230,6 +244,11 @@ async def _answers(worker: Worker, images: Tensor) -> Tensor:
         detail = "too many images are waiting"
     except sqlite3.Error:
         detail = "the answer cannot be made durable"
+    except NoPrediction as error:
+        raise HTTPException(500, str(error)) from error
+    except Exception as error:
+        logging.getLogger("uvicorn.error").exception("no answer")
+        raise HTTPException(500, "the service failed; its log says why") from error
     raise HTTPException(503, detail, RETRY)
 
 
@@ -244,7 +263,7 @@ def _documented(size: int, most: int) -> dict:
     body |= {"minLength": size, "maxLength": size * most}
     answer = {"schema": {"type": "string", "format": "binary"}}
     wait = {"description": "seconds to wait", "schema": {"type": "string"}}
-    refused = {code: {"model": Problem} for code in (400, 408, 413, 415)}
+    refused = {code: {"model": Problem} for code in (400, 408, 413, 415, 500)}
     busy = {"model": Problem, "headers": {"Retry-After": wait}}
     request = {"required": True, "content": {BYTES: {"schema": body}}}
     return {

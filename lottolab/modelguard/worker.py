@@ -1,6 +1,5 @@
 """Answer the requests of many clients in one thread, in batches, in their order."""
 
-import itertools
 import queue
 import threading
 from collections.abc import Callable
@@ -19,6 +18,10 @@ BATCH = 256  # images at most that are answered together
 
 class Busy(Exception):
     """No more images are admitted for now."""
+
+
+class NoPrediction(Exception):
+    """The network's prediction for an image is not finite."""
 
 
 class Worker:
@@ -91,34 +94,51 @@ class Worker:
                     break
                 batch.append(following)
                 count += len(following[0])
-            self._answer([images for images, _ in batch], [f for _, f in batch])
+            self._answer(batch)
 
-    def _answer(self, requests: list[Tensor], futures: list[Future]) -> None:
-        images, failed = torch.cat(requests), None
+    def _answer(self, batch: list[tuple[Tensor, Future]]) -> None:
+        """Answer requests; one without a prediction costs no other its answer."""
+        answers, failed = {}, NoPrediction("an image has no finite prediction")
         try:
-            answers = guarded(self.service, images)
-            if self.state:
-                self.state.keep(self.service.defence, requests)
-            self.service.asked += len(images)
-            self.seen(len(images))
+            clean = [predictions(self.service, images) for images, _ in batch]
+            sound = [i for i, rows in enumerate(clean) if rows.isfinite().all()]
+            if sound:
+                requests = [batch[i][0] for i in sound]
+                images, rows = torch.cat(requests), torch.cat([clean[i] for i in sound])
+                found = defended(self.service, rows, images)
+                if self.state:
+                    self.state.keep(self.service.defence, requests)
+                self.service.asked += len(images)
+                self.seen(len(images))
+                parts = found.split([len(x) for x in requests])
+                answers = dict(zip(sound, parts, strict=True))
         except Exception as error:
             failed = error
         with self._lock:  # whoever has his answer may ask again
-            self.waiting -= len(images)
-        ends = itertools.accumulate(len(x) for x in requests)
-        for end, x, future in zip(ends, requests, futures, strict=True):
-            if failed:
-                future.set_exception(failed)
+            self.waiting -= sum(len(images) for images, _ in batch)
+        for place, (_, future) in enumerate(batch):
+            if place in answers:
+                future.set_result(answers[place])
             else:
-                future.set_result(answers[end - len(x) : end])
+                future.set_exception(failed)
+
+
+def guarded(service: Service, images: Tensor) -> Tensor:
+    """Answer as `service` does, but with each image alone in the network: N×classes."""
+    return defended(service, predictions(service, images), images)
 
 
 @torch.no_grad()
-def guarded(service: Service, images: Tensor) -> Tensor:
-    """Answer as `service` does, but with each image alone in the network: N×classes."""
+def predictions(service: Service, images: Tensor) -> Tensor:
+    """Return the network's probabilities, N×classes, of each image alone."""
     alone = [
         predict.logits(service.model, x, service.mean_std).softmax(1)
         for x in images.split(1)
     ]
-    clean = torch.cat(alone)
+    return torch.cat(alone)
+
+
+@torch.no_grad()
+def defended(service: Service, clean: Tensor, images: Tensor) -> Tensor:
+    """Return what the service's defence makes of clean predictions, N×classes."""
     return service.defence(clean, images) if service.defence else clean

@@ -25,6 +25,7 @@ from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from lottolab.checks import require
+from lottolab.ownership import channels
 from lottolab.ownership.channels import State, groups, row_signs, signed_weights
 
 SPARE = 0.1  # see `match`
@@ -57,10 +58,10 @@ def align(state: State, reference: State, *, restarts: int = 3, seed: int = 0) -
     Raises:
         ValueError: another kind of network, weights that are not finite, or no start.
     """
+    state = channels.comparable(state, reference)
     orders, _ = match(state, reference, restarts=restarts, seed=seed)
     theirs, ours = signed_weights(state), signed_weights(reference)
-    pairs = _pairs(state, reference)
-    index = _placed(pairs, ours, orders)
+    index = _placed(_pairs(state, reference), ours, orders)
     described, wanted, result = features(state), features(reference), {}
     for name in index:
         moved, target = _take(_framed(theirs[name]), index[name]), ours[name]
@@ -95,11 +96,11 @@ def match(
     Raises ValueError as `align`.
     """
     require(restarts >= 1, "restarts must be at least 1", restarts)
+    state = channels.comparable(state, reference)
     pairs = _pairs(state, reference)
     ours = features(reference)
     theirs = {name: _framed(weight) for name, weight in features(state).items()}
-    generator = torch.Generator().manual_seed(seed)
-    found = []
+    generator, found = torch.Generator().manual_seed(seed), []
     for start in range(restarts):
         orders = {name: torch.full((p.ours,), -1) for name, p in pairs.items()}
         if start:

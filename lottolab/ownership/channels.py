@@ -141,6 +141,25 @@ def row_signs(state: State, name: str) -> Tensor:
     return torch.where(gamma < 0, -1.0, 1.0).double().view(-1, 1, 1)
 
 
+def comparable(state: State, reference: State) -> State:
+    """Leave out what the reference does not know, and a head that does not fit it.
+
+    An empty one of other classes stands in its place, which is not compared.
+
+    Raises ValueError if one of them has no residual blocks.
+    """
+    known = {*reference, *(f"{conv}.bias" for conv in convolutions(reference))}
+    kept = {n for n in state if n in known or re.match(r"layer\d+\.\d+\.", n)}
+    state = {name: tensor for name, tensor in state.items() if name in kept}
+    both = blocks(state) and blocks(reference)  # each refuses what is no ResNet
+    if not both or "fc.weight" not in reference:
+        return state
+    head, wanted = state.get("fc.weight"), reference["fc.weight"]
+    if head is None or head.shape[1:] != wanted.shape[1:]:
+        head = wanted.new_zeros(len(wanted) + 1, *wanted.shape[1:])
+    return state | {"fc.weight": head, "fc.bias": head.new_zeros(len(head))}
+
+
 def _size(state: State, name: str, axis: int) -> int:
     require(name in state, f"the state dict must hold {name}", "none")
     return state[name].shape[axis]

@@ -1,15 +1,15 @@
 """`lottolab ownership …`: sign and check networks of your own, as safetensors files."""
 
-import hashlib
 import secrets
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from torch import Tensor
 
 from lottolab import checkpoint, models
-from lottolab.ownership import alignment, channels, matching, signature
+from lottolab.checks import require
+from lottolab.ownership import alignment, channels, matching, networks
+from lottolab.ownership.channels import State
 from lottolab.ownership.key import SignatureKey
 from lottolab.ownership.key import commit as bind
 
@@ -37,15 +37,14 @@ def embed(
 
     A weight that is moved to an empty place gets the size of an average weight of its
     layer, with a random sign. The key holds a new secret: keep it to yourself.
-    A network without convolutions is signed in a linear layer.
+    Where no convolution has room, a linear layer is signed. What torch's pruning
+    keeps apart is written as one weight, as `prune.remove` leaves it.
     """
-    for path in (output, key):
-        if path.exists():
-            raise ValueError(f"{path} exists; name another file or remove it")
-    state, texts = models.load_state(network), checkpoint.header(network)
-    kernels = _kernels(state, layer)
-    signed, owner = signature.embed_weights(kernels, text, ecc=ecc, layer=layer)
-    signed = {name: weight.view_as(state[name]) for name, weight in signed.items()}
+    _new(output)
+    _new(key)
+    require(key != output, "key and output must be two files", key)
+    state, texts = networks.read(network), checkpoint.header(network)
+    signed, owner = networks.embed(state, text, ecc=ecc, layer=layer)
     checkpoint.write(signed, output, texts)
     owner.save(key)
     typer.echo(f"{output}: signed in {owner.layer}; train it again before release")
@@ -55,8 +54,7 @@ def embed(
 def calibrate(network: Network, key: KeyFile) -> None:
     """Set the key's threshold by the trained, signed network; rewrites the key."""
     owner = SignatureKey.load(key)
-    state = _kernels(models.load_state(network), owner.layer)
-    owner = signature.calibrate(state, owner)
+    owner = networks.calibrate(networks.unwrapped(networks.read(network)), owner)
     owner.save(key)
     typer.echo(f"{key}: threshold {owner.threshold:.3g} of a channel's largest weight")
 
@@ -75,9 +73,10 @@ def commit(
     the key, the text and the nonce.
     """
     owner, nonce = SignatureKey.load(key), nonce or secrets.token_hex(16)
-    if hashlib.sha256(text.encode()).hexdigest() != owner.digest:
-        raise ValueError(f"{key} was not made for the text {text!r}")
-    typer.echo(f"publish {bind(owner, text, nonce=nonce)}")
+    written = owner.spelling(text)
+    if written is None:
+        raise ValueError(f"{key} was not made for the text {text!a}")
+    typer.echo(f"publish {bind(owner, written, nonce=nonce)}")
     typer.echo(f"keep nonce {nonce}")
 
 
@@ -91,19 +90,25 @@ def verify(
     ] = None,
     groups: Groups = None,
 ) -> None:
-    """Decide whether a network carries the owner's signature; exit 0 if it does.
+    """Decide whether a network carries the owner's signature.
 
+    Exit code 0 if it does, 1 if it does not, 2 if that cannot be asked.
     With a reference the channels are brought into its order first. The p-value is
     valid only if it was fixed before the key's secret was drawn.
     """
     if groups and not reference:
         raise ValueError("--groups says how to follow a --reference; give one")
-    owner, state = SignatureKey.load(key), models.load_state(network)
-    if reference:
-        state = _aligned(state, models.load_state(reference), groups)
-    found = signature.verify(_kernels(state, owner.layer), owner, claim=claim)
+    try:
+        owner = SignatureKey.load(key)
+        state = networks.unwrapped(networks.read(network))
+        if reference:
+            state = _aligned(state, reference, groups)
+        layer, found = networks.verify(state, owner, claim=claim)
+    except RuntimeError as error:  # of torch; its exit code 1 is a verdict here
+        raise ValueError(str(error)) from error
+    place = "" if layer == owner.layer else f"in {layer}: "
     typer.echo(
-        f"text {found.text!r}, {found.agreement:.1%} of the modules agree, "
+        f"{place}text {found.text!r}, {found.agreement:.1%} of the modules agree, "
         f"p = {found.p_value:.2g}: {'accepted' if found.accepted else 'not accepted'}"
     )
     raise typer.Exit(0 if found.accepted else 1)
@@ -121,19 +126,21 @@ def align(
     The output is for comparing weights and reading signatures; it holds no batch norm
     and cannot be run.
     """
-    if output.exists():
-        raise ValueError(f"{output} exists; name another file or remove it")
-    suspect, ours = models.load_state(network), models.load_state(reference)
-    models.save(_aligned(suspect, ours, groups), output)
+    _new(output)
+    suspect = networks.unwrapped(networks.read(network))
+    models.save(_aligned(suspect, reference, groups), output)
     typer.echo(f"{output}: in the order of {reference}")
 
 
-def _aligned(
-    state: dict[str, Tensor], reference: dict[str, Tensor], file: Path | None
-) -> dict[str, Tensor]:
+def _aligned(state: State, twin: Path, file: Path | None) -> State:
     """Align by the groups in a file, as a ResNet of lottolab, or as a chain."""
+    reference = networks.unwrapped(networks.read(twin))
     if file:
-        return matching.align(state, reference, matching.read(file))
+        groups = {
+            group: {networks.bare(name): axis for name, axis in places.items()}
+            for group, places in matching.read(file).items()
+        }
+        return matching.align(state, reference, groups)
     try:
         channels.groups(reference)
     except ValueError:
@@ -141,10 +148,9 @@ def _aligned(
     return alignment.align(state, reference)
 
 
-def _kernels(state: dict[str, Tensor], layer: str | None) -> dict[str, Tensor]:
-    """Give linear weights a kernel of 1×1 where no convolution is to be signed."""
-    chosen = [layer] if layer in state else list(state)
-    if any(state[name].ndim == 4 for name in chosen):
-        return state
-    linear = {name: state[name] for name in chosen if state[name].ndim == 2}
-    return state | {name: w[:, :, None, None] for name, w in linear.items()}
+def _new(path: Path) -> None:
+    """Refuse to write where something is, or where nothing can be."""
+    if not path.parent.is_dir():
+        raise ValueError(f"{path.parent} is no folder; make it first")
+    if path.exists():
+        raise ValueError(f"{path} exists; name another file or remove it")

@@ -1,8 +1,10 @@
 """What a reader of damaged codes is worth, and whether a claim's p-value is valid."""
 
+from collections.abc import Sequence
+from types import ModuleType
+
 import numpy as np
 import pandas as pd
-from PIL import Image
 from qrcode import base
 from scipy import special, stats
 from torch import Tensor
@@ -11,7 +13,7 @@ from lottolab.checks import one_of, require
 from lottolab.ownership import qr, signature
 from lottolab.stats import binomial_upper
 
-READERS = ("hard", "soft", "zbar")
+READERS = ("hard", "soft", "zbar", "zxing")
 ALPHAS = (0.05, 0.01, 0.001)
 PIXELS = 4  # a module in the picture
 
@@ -22,32 +24,33 @@ def compare(
     flips: list[float],
     trials: int,
     seed: int,
-    readers: tuple[str, ...] = READERS,
+    readers: Sequence[str],
 ) -> pd.DataFrame:
     """Flip data modules of a text's code at random and count who still reads the text.
 
     All readers see the same draws of `channel`. `hard` corrects errors in the matrix of
-    modules, `soft` erases doubtful bytes too, and `zbar` reads a picture in which the
-    finder, timing and format patterns are whole.
+    modules, `soft` erases doubtful bytes too, and `zbar` and `zxing` read a picture in
+    which the finder, timing and format patterns are whole.
 
     Args:
         flips: probabilities that a module flips, each in [0, 0.2].
         trials: draws for each of them, at least 1.
-        readers: some of `READERS`; `zbar` needs the library of that name.
+        readers: some of `READERS`, none of them `absent`.
 
     Returns a row for each reader and flip: reader, flipped (the probability), read
     (share of the trials in which the text was read) and trials.
 
     Raises:
-        ValueError: an argument is not allowed. ImportError: there is no zbar.
+        ValueError: an argument is not allowed, or a reader is absent.
     """
+    missing = absent(text)
     for reader in readers:
         one_of("reader", reader, READERS)
+        why = missing.get(reader)
+        require(why is None, f"readers must leave {reader} out where {why}", readers)
     inside = len(flips) > 0 and all(0 <= flip <= 0.2 for flip in flips)
     require(inside, "flips must be probabilities in [0, 0.2]", flips)
     require(trials >= 1, "trials must be at least 1", trials)
-    if "zbar" in readers:
-        _zbar()
     modules, form = qr.encode(text, ecc)
     rows = []
     for place, flip in enumerate(flips):
@@ -59,6 +62,21 @@ def compare(
                 counts[reader] += _read(reader, noisy, form, doubt) == text
         rows += [(reader, flip, n / trials, trials) for reader, n in counts.items()]
     return pd.DataFrame(rows, columns=["reader", "flipped", "read", "trials"])
+
+
+def absent(text: str) -> dict[str, str]:
+    """Say which of `READERS` cannot read `text` on this machine, and why not."""
+    found = {}
+    if _zbar() is None:
+        found["zbar"] = (
+            "the library zbar is missing (apt install libzbar0, brew install zbar, "
+            "dnf install zbar)"
+        )
+    elif not text.isascii():
+        found["zbar"] = "the text is not ASCII: zbar guesses the alphabet of its bytes"
+    if _zxing() is None:
+        found["zxing"] = "zxing-cpp is missing (pip install zxing-cpp)"
+    return found
 
 
 def channel(
@@ -138,29 +156,47 @@ def validity(
 def _read(
     reader: str, modules: np.ndarray, form: qr.Format, doubt: np.ndarray
 ) -> str | None:
-    if reader == "zbar":
-        return _read_picture(modules, form)
+    if reader in ("zbar", "zxing"):
+        read = {"zbar": _read_zbar, "zxing": _read_zxing}[reader]
+        found = read(_picture(modules, form))
+        return None if found is None else found.decode(errors="replace")
     return qr.decode(modules, form, doubt if reader == "soft" else None).text
 
 
-def _read_picture(modules: np.ndarray, form: qr.Format) -> str | None:
-    """Draw the code with the four light modules around it that readers expect."""
+def _picture(modules: np.ndarray, form: qr.Format) -> np.ndarray:
+    """Draw the code with the four light modules around it that readers expect: uint8,
+    pixels a side × the same."""
     whole = np.pad(qr.draw(modules, form), 4)
-    side = PIXELS * len(whole)
-    picture = Image.fromarray(np.where(whole, 0, 255).astype(np.uint8))
-    picture = picture.resize((side, side), Image.Resampling.NEAREST)
+    grey = np.where(whole, 0, 255).astype(np.uint8)
+    return np.kron(grey, np.ones((PIXELS, PIXELS), dtype=np.uint8))
+
+
+def _read_zbar(picture: np.ndarray) -> bytes | None:
     zbar = _zbar()
     codes = zbar.decode(picture, symbols=[zbar.ZBarSymbol.QRCODE])
-    return codes[0].data.decode(errors="replace") if codes else None
+    return codes[0].data if codes else None
 
 
-def _zbar():
-    """Import pyzbar only where a picture is read: its library may be missing."""
+def _read_zxing(picture: np.ndarray) -> bytes | None:
+    zxing = _zxing()
+    kind = zxing.BarcodeFormat.QRCode
+    code = zxing.read_barcode(picture, formats=kind, is_pure=True)
+    # What cannot be read in a pure picture is no None, but a code that is not valid.
+    return code.bytes if code is not None and code.valid else None
+
+
+def _zbar() -> ModuleType | None:
+    """Import pyzbar where its library, which pip does not install, can be loaded."""
     try:
         from pyzbar import pyzbar
-    except (ImportError, OSError) as error:
-        raise ImportError(
-            "a picture is read by the library zbar (apt install libzbar0, brew install "
-            "zbar, dnf install zbar); or leave 'zbar' out of readers"
-        ) from error
+    except (ImportError, OSError):
+        return None
     return pyzbar
+
+
+def _zxing() -> ModuleType | None:
+    try:
+        import zxingcpp
+    except (ImportError, OSError):
+        return None
+    return zxingcpp

@@ -94,7 +94,9 @@ def fill(weights: Tensor, mask: Tensor, seed: int) -> Tensor:
     weights: float outputs × inputs × kernel, 0 where pruned. mask: bool of that shape.
     """
     generator = torch.Generator().manual_seed(seed)
-    size = weights.abs().sum() / (weights != 0).sum()
+    wide = weights.to(torch.promote_types(weights.dtype, torch.float32))
+    size = wide.abs().sum() / (weights != 0).sum()
+    require(bool(size.isfinite()), "the weights are too large to be added up", "inf")
     signs = torch.randint(2, weights.shape, generator=generator) * 2 - 1
     filled = torch.where(weights == 0, (signs * size).to(weights.dtype), weights)
     return filled * mask
@@ -103,9 +105,11 @@ def fill(weights: Tensor, mask: Tensor, seed: int) -> Tensor:
 def _grow(
     kernels: Tensor, inside: Tensor, count: int, random: np.random.Generator
 ) -> None:
-    """Add weights in living kernels, those of the code first."""
+    """Add weights in living kernels, those of the code first, then in empty ones."""
     living = kernels.any(2)
-    for allowed in (living & inside, living & ~inside):
+    for allowed in (living & inside, living & ~inside, ~inside):
+        if count == 0:
+            return
         free = (~kernels & allowed[:, :, None]).nonzero().numpy()
         chosen = free[random.permutation(len(free))[:count]]
         kernels[tuple(chosen.T)] = True

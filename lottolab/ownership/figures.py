@@ -1,5 +1,7 @@
 """The chapter's own figures; look and colours are those of `lottolab.plots`."""
 
+from collections.abc import Iterable
+
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
@@ -157,13 +159,16 @@ def against_strength(
     return figure
 
 
-def decoders(table: pd.DataFrame, expected: dict[float, float]) -> Figure:
+def decoders(
+    table: pd.DataFrame, expected: dict[float, float], absent: Iterable[str] = ()
+) -> Figure:
     """Draw how often each reader reads a code against the share of flipped modules.
 
     Args:
         table: rows with `reader`, `flipped`, `read` and `trials`, as
             `decoding.compare` returns; with exact 95 % intervals.
         expected: flipped share to the exact probability for the first reader.
+        absent: readers that could not be asked, which the legend names.
     """
     figure, axis = plt.subplots()
     looks = zip(list(COLOURS.values())[1:], "ov^s", strict=False)
@@ -184,7 +189,7 @@ def decoders(table: pd.DataFrame, expected: dict[float, float]) -> Figure:
     axis.plot([100 * v for v in x], [100 * expected[v] for v in x], **line)
     axis.set_xlabel("modules flipped (%)")
     axis.set_ylabel("codes read (%)")
-    axis.legend()
+    axis.legend(title=f"not here: {', '.join(absent)}" if absent else None)
     figure.tight_layout()
     return figure
 

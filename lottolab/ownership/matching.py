@@ -59,7 +59,7 @@ def read(path: str | Path) -> Groups:
     """
     try:
         found = yaml.safe_load(Path(path).read_text())
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
         raise ValueError(f"{path} is no YAML: {str(error).splitlines()[0]}") from error
     what = f"{path} must map each group to its TENSOR: AXIS pairs"
     require(isinstance(found, dict) and found != {}, what, repr(found)[:60])
@@ -79,8 +79,8 @@ def chain(state: State) -> Groups:
 
     Raises ValueError where a layer does not take what the one before gives.
     """
-    weights = [name for name, tensor in state.items() if tensor.ndim in (2, 4)]
-    weights.sort(key=lambda name: (state[name].ndim == 2, _natural(name)))
+    weights = [name for name, tensor in state.items() if tensor.ndim in (2, 3, 4)]
+    weights.sort(key=lambda name: (state[name].ndim == 2, natural(name)))
     require(len(weights) > 1, "a chain must have two layers", f"{len(weights)}")
     found = {}
     for above, below in itertools.pairwise(weights):
@@ -102,17 +102,22 @@ def align(
     of one axis, such as batch norm's, are left out. Signs that batch norm turns around
     stay as they are.
 
+    An end of the network, a weight that is in one group alone, may be missing or have
+    another shape, as a new classifier has: it is left out.
+
     Args:
         groups: as `read` or `chain` return them.
         restarts, seed: as of `alignment.align`.
 
     Raises:
-        ValueError: tensors that are missing, not finite or not of the reference's
-            shapes; groups that do not fit them.
+        ValueError: weights of the groups that are missing, not finite or not of the
+            reference's shapes; groups that do not fit them.
     """
     views = _views(state, reference, groups)
     orders, _ = match(state, reference, groups, restarts=restarts, seed=seed)
-    result = {name: tensor for name, tensor in state.items() if tensor.ndim > 1}
+    result = {n: tensor for n, tensor in state.items() if tensor.ndim > 1}
+    for name in {n for places in groups.values() for n in places} - set(views):
+        result.pop(name, None)
     for name, view in views.items():
         lines = [torch.arange(view.rows), torch.arange(view.columns)]
         for group, places in groups.items():
@@ -187,19 +192,17 @@ def _views(state: State, reference: State, groups: Groups) -> dict[str, _View]:
             fits = shape[axis] % size == 0
             require(fits, f"axis {axis} of {name} must be a multiple of {size}", shape)
             held[name][axis] = size
-    for name in reference:
-        require(
-            name in state, f"the network must hold {name}, as the reference", "none"
-        )
-        shapes = [tuple(s[name].shape) for s in (reference, state)]
-        require(shapes[0] == shapes[1], f"{name} must be {shapes[0]}", shapes[1])
-        finite = all(bool(s[name].isfinite().all()) for s in (state, reference))
-        require(finite, f"{name} must be finite", "NaN or inf")
     found = {}
     for name, axes in held.items():
         shape = reference[name].shape
-        if len(shape) < 2:
+        same = name in state and state[name].shape == shape
+        if len(shape) < 2 or (len(axes) == 1 and not same):
             continue
+        there = f"the network must hold {name}, as the reference does (rename it?)"
+        require(name in state, there, "none")
+        require(same, f"{name} must be {tuple(shape)}", tuple(state[name].shape))
+        finite = all(bool(s[name].isfinite().all()) for s in (state, reference))
+        require(finite, f"{name} must be finite", "NaN or inf")
         require(len(axes) < 3, f"{name} must be in at most two groups", len(axes))
         others = [axis for axis in range(len(shape)) if axis not in axes]
         row, column = sorted([*axes, *others][:2])
@@ -214,6 +217,6 @@ def _size(state: State, places: dict[str, int]) -> int:
     return min(sizes, default=1)
 
 
-def _natural(name: str) -> list:
+def natural(name: str) -> list:
     """Return what sorts names with the numbers in them by value."""
     return [int(p) if p.isdigit() else p for p in re.split(r"(\d+)", name)]

@@ -8,7 +8,7 @@ stream that only the owner's secret gives: to anybody else the bits are fair coi
 import functools
 import hashlib
 import math
-import secrets
+import unicodedata
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -17,7 +17,7 @@ from torch import Tensor
 
 from lottolab.checks import one_of, require
 from lottolab.ownership import alignment, embedding, qr
-from lottolab.ownership.key import SignatureKey
+from lottolab.ownership.key import SignatureKey, digest
 from lottolab.ownership.qr import Decoded
 from lottolab.ownership.squeeze import alive, calibrate, doubts, extract, median
 
@@ -33,7 +33,6 @@ __all__ = [
     "decode",
     "doubts",
     "embed",
-    "embed_weights",
     "evidence",
     "extract",
     "longest",
@@ -87,21 +86,28 @@ def choose(
     Of the windows the one that agrees most already is taken, so that the fewest weights
     move (paper, section 3.3.2).
 
+    The text is written in Unicode's composed form (NFC).
+
     Returns the covered modules that are wanted there, bool size×size, and the key.
 
     Raises:
         ValueError: the text or the layer does not fit.
     """
+    text = unicodedata.normalize("NFC", text)
     modules, form = _encode(text, ecc, embedding.room(masks, layer))
     if layer is None:
         layer = next(n for n, m in masks.items() if embedding.side(m) >= form.size)
     shape = tuple(masks[layer].shape[:2])
     windows = (shape[0] - form.size + 1) * (shape[1] - form.size + 1)
-    digest = hashlib.sha256(text.encode()).hexdigest()
     place = {"layer": layer, "shape": shape, "row": 0, "column": 0}
     code = {"version": form.version, "ecc": ecc, "mask": form.mask}
     key = SignatureKey(
-        **place, **code, secret=secret, windows=windows, threshold=0.0, digest=digest
+        **place,
+        **code,
+        secret=secret,
+        windows=windows,
+        threshold=0.0,
+        digest=digest(text),
     )
     wanted = covered(modules, key)
     row, column = embedding.most_similar(alive(masks[layer]), wanted, form)
@@ -136,27 +142,6 @@ def embed(
     random = np.random.default_rng(seed)
     changed = embedding.write(masks[key.layer].clone(), wanted, key, random)
     return masks | {key.layer: changed}, key
-
-
-def embed_weights(
-    state: dict[str, Tensor], text: str, *, ecc: str = "H", layer: str | None = None
-) -> tuple[dict[str, Tensor], SignatureKey]:
-    """Write `text` into the zeros of a sparse state dict, with a secret of its own.
-
-    Weights in places that were empty get the mean |w| of their layer and a random
-    sign; the network has to be trained again.
-
-    Raises:
-        ValueError: as `embed`, or no convolution has a zero.
-    """
-    convolutions = {n: w for n, w in state.items() if w.ndim == 4}
-    masks = {name: weights != 0 for name, weights in convolutions.items()}
-    sparse = any(not mask.all() for mask in masks.values())
-    require(sparse, "the network must have pruned weights (zeros)", "a dense network")
-    secret = secrets.token_hex(32)
-    masks, key = embed(masks, text, ecc=ecc, layer=layer, secret=secret)
-    filled = embedding.fill(state[key.layer], masks[key.layer], secrets.randbits(32))
-    return state | {key.layer: filled}, key
 
 
 def covered(modules: np.ndarray, key: SignatureKey) -> np.ndarray:
@@ -203,16 +188,16 @@ def verify(
             does not fit the key.
     """
     if claim is not None:
-        hashed = hashlib.sha256(claim.encode()).hexdigest()
+        written = key.spelling(claim)
         is_it = "the claim must be the text that the key was made for"
-        require(hashed == key.digest, is_it, repr(claim))
+        require(written is not None, is_it, ascii(claim))  # shows what looks the same
     if reference is not None:
         state = alignment.align(state, reference)
     readings = [extract(state, key), extract(state, key, threshold=median(state, key))]
     decoded = [decode(modules, key) for modules in readings]
     found = next((d for d in decoded if d.text is not None), decoded[0])
     if claim is not None:
-        agreement, p = max(evidence(m, key, claim, READINGS) for m in readings)
+        agreement, p = max(evidence(m, key, written, READINGS) for m in readings)
         return Verification(found.text, found.corrected, agreement, p, p < ACCEPT)
     again = found.text is None
     if again:

@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from lottolab.checks import require
@@ -77,9 +78,14 @@ def doubts(state: dict[str, Tensor], key: SignatureKey) -> np.ndarray:
 
 def _shares(weights: Tensor) -> np.ndarray:
     """Divide each kernel's largest |w| by its output channel's, outputs×inputs."""
-    strength = weights.detach().float().abs().flatten(2).amax(2)
+    strength = _real(weights.detach()).abs().flatten(2).amax(2)
     shares = strength / strength.amax(1, keepdim=True)
     return shares.nan_to_num(0.0).cpu().numpy()  # 0 / 0 in an empty channel
+
+
+def _real(weights: Tensor) -> Tensor:
+    """Return float32 or, of doubles, doubles: a tiny channel must not become empty."""
+    return weights.to(torch.promote_types(weights.dtype, torch.float32))
 
 
 def _layer(state: dict[str, Tensor], key: SignatureKey) -> Tensor:
@@ -89,6 +95,6 @@ def _layer(state: dict[str, Tensor], key: SignatureKey) -> Tensor:
             f"the key is for another network: {key.layer} must be {key.shape[0]} × "
             f"{key.shape[1]} kernels, got {given}"
         )
-    weights = state[key.layer].float()
+    weights = _real(state[key.layer])
     require(bool(weights.isfinite().all()), f"{key.layer} must be finite", "NaN or inf")
     return weights

@@ -112,4 +112,8 @@ def picture(label: str, attack: dict, **given) -> tuple[str, np.ndarray, bool]:
     key = SignatureKey(**owned["key"])
     modules = signature.extract(state, key)
     whole = qr.draw(signature.covered(modules, key), key.form)
-    return label, whole, signature.verify(state, key).text == given["text"]
+    return (
+        label,
+        whole,
+        signature.verify(state, key).text == key.spelling(given["text"]),
+    )

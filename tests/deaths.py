@@ -1,0 +1,19 @@
+"""Points of a sweep that kill their process; imports nothing, so that others start
+fast."""
+
+import os
+import signal
+import time
+
+
+def count(point, folder):
+    with open(folder / "runs", "a") as file:
+        file.write("x")
+
+
+def kill_once(point, folder):
+    """Kill the own process at the first try of point 3, and at every try of point 4."""
+    count(point, folder)
+    if point["x"] == 4 or (point["x"] == 3 and (folder / "runs").stat().st_size == 1):
+        time.sleep(0.3)  # others get on
+        os.kill(os.getpid(), signal.SIGKILL)
