@@ -186,7 +186,7 @@ def normalisation(images: Tensor) -> tuple[Tensor, Tensor]:
     Raises ValueError for another dtype or shape, or no images.
     """
     tensors.tensor("images", images)
-    if images.dtype != torch.uint8 or images.ndim != 4 or not len(images):
+    if images.dtype != torch.uint8 or images.ndim != 4 or not images.numel():
         given = f"{images.dtype} {list(images.shape)}"
         raise ValueError(f"images must be uint8 [N, C, H, W] with N > 0, got {given}")
     # A histogram is exact and needs no float copy of the data.

@@ -79,6 +79,7 @@ def magnitude(
     >>> magnitude(w, {"a": torch.ones(4, dtype=torch.bool)}, 0.5)
     {'a': tensor([ True, False, False,  True])}
     """
+    _check_bool(masks)
     _check_weights(weights)
     size = {name: w.detach().abs() for name, w in weights.items() if name in masks}
     return by_score(size, masks, rate, scope)

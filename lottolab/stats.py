@@ -209,7 +209,7 @@ def binomial_upper(successes: int, trials: int, level: float = LEVEL) -> float:
 
 
 def at_most(share: float, n: int) -> int:
-    """Return the largest whole number k with k / n <= `share`; both are >= 0.
+    """Return the largest whole number k with k / n <= `share`, in [0, 1]; n >= 1.
 
     A product may be rounded over the next whole number: int(0.29 * 100) is 28.
 
@@ -217,7 +217,7 @@ def at_most(share: float, n: int) -> int:
     29
     """
     whole("n", n, 1)
-    within("share", share, "[0, inf)")
+    within("share", share, "[0, 1]")
     k = int(share * n)
     return k - (k / n > share) + ((k + 1) / n <= share)
 
@@ -276,6 +276,9 @@ def _vector(values: ArrayLike, name: str = "values") -> np.ndarray:
 
 
 def _clusters(values: ArrayLike, cluster: ArrayLike) -> np.ndarray:
+    require(hasattr(cluster, "__len__"), "cluster must be labels", type(cluster))
+    sparse = getattr(cluster, "is_sparse", False) or getattr(cluster, "is_meta", False)
+    require(not sparse, "cluster must be a dense tensor, or a list", "another")
     n, shape = len(np.atleast_1d(values)), np.shape(cluster)
     require(shape == (n,), f"cluster must hold {n} labels, one a value", shape)
     return np.unique(np.asarray(cluster), return_inverse=True)[1]

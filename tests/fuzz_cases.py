@@ -564,7 +564,7 @@ MODELGUARD = {
     "discrete_entropy": Case(
         lemmas.discrete_entropy,
         lambda r: {"values": labels(r).float()},
-        lambda g, f: within(f, 0, math.log(max(1, len(np.atleast_1d(g["values"]))))),
+        lambda g, f: within(f, 0, math.log(max(1, f64(g["values"]).size))),
     ),
     "relaxed_optimum": Case(
         lambda probs: lemmas.relaxed_optimum(probs)[0],

@@ -24,6 +24,7 @@ from fuzzing import Case, alike
 from scipy.stats import beta
 
 from lottolab import (
+    cli,
     data,
     glyphs,
     grids,
@@ -77,6 +78,7 @@ MIA_PRUNING = {
         lambda g, f: (
             dp.spent(f, g["rate"], g["steps"], g["delta"]) <= f64(g["epsilon"]) * 1.001
         ),
+        CACHED,
     ),
     "spent": Case(
         dp.spent,
@@ -163,6 +165,7 @@ OWNERSHIP = {
             | seeded(r)
         ),
         lambda g, f: f == (True, g["text"]),
+        ("mask",),
     ),
     "qr": Case(
         written,
@@ -189,6 +192,7 @@ OWNERSHIP = {
             | {"secret": "a1b2c3d4" * 8}
         ),
         lambda g, f: len(f.images) == g["count"] and f.images.shape[2] == g["size"],
+        CACHED,
     ),
     "split_key": Case(
         split.split_key,

@@ -168,7 +168,7 @@ def spent(sigma: float, rate: float, steps: int, delta: float) -> float:
     """
     from opacus.accountants import RDPAccountant
 
-    number("sigma", sigma, 0)
+    number("sigma", sigma, 0, 1e100)
     _check_steps(rate, steps, delta)
     accountant = RDPAccountant()
     accountant.history = [(sigma, rate, steps)]

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from lottolab import masks as masking
-from lottolab.checks import one_of, require
+from lottolab.checks import check_seed, one_of, require, within
 
 SCORES = ("magnitude", "ewp", "betweenness", "random")
 
@@ -56,7 +56,8 @@ def split_key(
         ValueError: fraction or score is not allowed, masks and weights do not fit, or
             weights are not finite.
     """
-    require(0 < fraction < 1, "fraction must be in (0, 1)", fraction)
+    within("fraction", fraction, "(0, 1)")
+    check_seed(seed)
     one_of("score", score, SCORES)
     masking.check(masks, weights)
     found = scores(masks, weights, score, seed)
