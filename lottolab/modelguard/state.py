@@ -133,8 +133,8 @@ class State:
         self.database.close()
 
     def _rows(self, table: str) -> Iterator[bytes]:
-        found = self.database.execute(f"SELECT * FROM {table} ORDER BY place")
         try:
+            found = self.database.execute(f"SELECT * FROM {table} ORDER BY place")
             for place, data, crc in found:
                 right = isinstance(data, bytes) and zlib.crc32(data) == crc
                 require(right, f"{self.path} is damaged", f"row {place} of {table}")

@@ -93,6 +93,7 @@ def choose(
     Raises:
         ValueError: the text or the layer does not fit.
     """
+    require(isinstance(text, str), "text must be a string", type(text).__name__)
     text = unicodedata.normalize("NFC", text)
     modules, form = _encode(text, ecc, embedding.room(masks, layer))
     if layer is None:

@@ -60,6 +60,7 @@ def split_key(
     check_seed(seed)
     one_of("score", score, SCORES)
     masking.check(masks, weights)
+    require(len(masks) > 0, "masks must be of one layer or more", "none")
     found = scores(masks, weights, score, seed)
     names = sorted(masks)
     kept = [int(masks[name].sum()) for name in names]
