@@ -13,7 +13,7 @@ DEVICES = "con|prn|aux|nul|com[0-9]|lpt[0-9]"  # what Windows means by these nam
 def require(ok: bool, what: str, given) -> None:
     """Raise ValueError "`what`, got `given`" unless `ok`."""
     if not ok:
-        raise ValueError(f"{what}, got {given}")
+        raise ValueError(" ".join(f"{what}, got {given}".splitlines()))
 
 
 def whole(name: str, given, low: int) -> None:
@@ -40,6 +40,28 @@ def number(name: str, given, low: float, high: float = math.inf) -> None:
     right = right and low <= given <= high and given < math.inf
     end = f">= {low} and finite" if high == math.inf else f"in [{low}, {high}]"
     require(right, f"{name} must be {end}", given)
+
+
+def within(name: str, given, span: str) -> None:
+    """Raise ValueError unless `given` is a number, and no bool, in `span`.
+
+    >>> within("rate", 0.5, "(0, 1]"), within("size", 3, "(0, inf)")
+    (None, None)
+    """
+    low, high = map(float, span[1:-1].split(","))
+    right = isinstance(given, Real) and not isinstance(given, bool)
+    right = right and low <= given <= high
+    right = right and (given > low or span[0] == "[")
+    right = right and (given < high or span[-1] == "]")
+    sign = ">=" if span[0] == "[" else ">"
+    end = f"{sign} {low:g} and finite" if high == math.inf else f"in {span}"
+    require(right, f"{name} must be {end}", given)
+
+
+def check_seed(seed, most: int = 2**63 - 1) -> None:
+    """Raise ValueError unless a seed is an int, and no bool, in [0, `most`]."""
+    right = type(seed) is int and 0 <= seed <= most
+    require(right, f"seed must be an int in [0, {most}]", repr(seed))
 
 
 def numbers(name: str, given):

@@ -82,11 +82,11 @@ def load(path: str | Path | None = None) -> list[Claim]:
     Raises ValueError, naming file, claim and fix, at the first thing that is wrong.
     """
     path = FILE if path is None else Path(path)
-    text = path.read_text(encoding="utf-8")
     try:
+        text = path.read_text(encoding="utf-8")
         twice = list(_repeated_keys(yaml.compose(text, Loader=LOADER)))
         entries = yaml.load(text, Loader=LOADER)
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, UnicodeError) as error:
         raise ValueError(f"{path} is not YAML: {error}") from error
     require(not twice, f"{path}: keys must not repeat in one mapping", twice)
     require(isinstance(entries, list), f"{path} must be a list of claims", entries)

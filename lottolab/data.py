@@ -14,8 +14,8 @@ from importlib.metadata import version
 import torch
 from torch import Tensor
 
-from lottolab import folders, glyphs, relabel, sources
-from lottolab.checks import one_of, require
+from lottolab import folders, glyphs, relabel, sources, tensors
+from lottolab.checks import one_of, require, within
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,7 +40,9 @@ class Dataset:
     checksum: str = ""
 
     def __post_init__(self) -> None:
-        n = len(self.images)
+        for key in ("images", "labels", "test"):
+            tensors.tensor(key, getattr(self, key))
+        n = len(self.images) if self.images.ndim else 0
         if self.images.dtype != torch.uint8 or self.images.ndim != 4:
             given = f"{self.images.dtype} {list(self.images.shape)}"
             raise ValueError(f"images must be uint8 [N, C, H, W], got {given}")
@@ -131,7 +133,7 @@ def _digits(size: int = 8) -> Dataset:
     """Read scikit-learn's 1,797 digits, 8×8, stretched bilinearly to `size`."""
     from sklearn.datasets import load_digits
 
-    require(8 <= size <= 224, "size must be in [8, 224]", size)
+    within("size", size, "[8, 224]")
     source = load_digits()
     grey = torch.from_numpy(source.images).float()[:, None] * (255 / 16)
     if size != 8:
@@ -183,7 +185,8 @@ def normalisation(images: Tensor) -> tuple[Tensor, Tensor]:
 
     Raises ValueError for another dtype or shape, or no images.
     """
-    if images.dtype != torch.uint8 or images.ndim != 4 or not len(images):
+    tensors.tensor("images", images)
+    if images.dtype != torch.uint8 or images.ndim != 4 or not images.numel():
         given = f"{images.dtype} {list(images.shape)}"
         raise ValueError(f"images must be uint8 [N, C, H, W] with N > 0, got {given}")
     # A histogram is exact and needs no float copy of the data.

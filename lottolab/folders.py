@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from lottolab import runs, sources
-from lottolab.checks import require
+from lottolab.checks import require, within
 
 Entry = tuple[str, int, bool]  # path within the folder, label, in the test part
 
@@ -47,7 +47,7 @@ def read(name: str, size: int) -> tuple[Tensor, Tensor, Tensor, int]:
     ValueError for a label file that is not of its form, a picture that is listed twice
     or cannot be decoded, and a size out of [8, 256].
     """
-    require(8 <= size <= 256, "size must be in [8, 256]", size)
+    within("size", size, "[8, 256]")
     listed, digest = _listed(name)
     images = decoded(name=name, size=size, files=digest)["images"]
     labels = torch.tensor([label for _, label, _ in listed])

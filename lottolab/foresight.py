@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lottolab import masks as masking
-from lottolab.checks import one_of, require
+from lottolab.checks import one_of, require, within
 from lottolab.strided import subsampled
 
 METHODS = ("snip", "grasp", "synflow")
@@ -187,7 +187,7 @@ def _keep(scores: Scores, rate: float) -> masking.Masks:
 
 
 def _check_rate(rate: float) -> None:
-    require(0 <= rate < 1, "rate must be in [0, 1)", rate)
+    within("rate", rate, "[0, 1)")
 
 
 def _check_batch(x: Tensor, y: Tensor) -> None:

@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lottolab import runs
-from lottolab.checks import require
+from lottolab.checks import require, whole, within
 
 SIZE = 28
 # Drawn at twice the size and averaged 2×2, so that thin strokes do not flicker.
@@ -105,8 +105,10 @@ def _outlines(font: object, chars: list[str]) -> dict[str, bytes]:
 
 def check(classes: int, first_class: int, images: int = 1) -> None:
     """Raise ValueError for numbers that `draw` refuses."""
-    require(images >= 1, "images must be at least 1", images)
-    require(2 <= classes <= 1000, "classes must be in [2, 1000]", classes)
+    for name, given in {"images": images, "classes": classes}.items():
+        whole(name, given, 1)
+    within("classes", classes, "[2, 1000]")
+    whole("first_class", first_class, 0)
     available = len(letters())
     last = available - classes
     limit = f"with classes={classes} first_class must be in [0, {last}]"

@@ -1,6 +1,7 @@
 """Read the grid of a sweep, and what its figure shows, from a command line."""
 
 import itertools
+import math
 import re
 from dataclasses import replace
 
@@ -8,7 +9,8 @@ from lottolab import parameters
 from lottolab.checks import one_of, require
 from lottolab.parameters import Parameter
 
-SPAN = re.compile(r"(-?\d+):(-?\d+)")
+SPAN = re.compile(r"(-?\d{1,18}):(-?\d{1,18})")
+MOST = 10_000  # points of a grid
 
 
 def of_chapter(chapter: str, scale: str, given: list[str]) -> list[dict]:
@@ -63,7 +65,8 @@ def read(given: list[str]) -> dict[str, list[str]]:
         for part in re.split(r",(?![^\[]*\])", values):
             span = SPAN.fullmatch(part.strip())
             numbers = range(int(span[1]), int(span[2])) if span else [part.strip()]
-            require(len(numbers) > 0, "a span a:b must have a < b", part)
+            right = not span or 0 < int(span[2]) - int(span[1]) <= MOST
+            require(right, f"a span a:b must have a < b, of {MOST} at most", part)
             found[name] += [str(number) for number in numbers]
     return found
 
@@ -76,6 +79,8 @@ def product(axes: dict[str, list]) -> list[dict]:
     for name, values in axes.items():
         twice = [v for i, v in enumerate(values) if v in values[:i]]
         require(not twice, f"the values of {name} must differ", f"{twice[:1]} twice")
+    count = math.prod(map(len, axes.values()))
+    require(count <= MOST, f"a grid must have {MOST} points at most", count)
     return [dict(zip(axes, p, strict=True)) for p in itertools.product(*axes.values())]
 
 

@@ -10,7 +10,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from lottolab.checks import one_of, require
+from lottolab.checks import check_seed, one_of, require, within
+from lottolab.tensors import described, tensor
 
 Masks = dict[str, Tensor]
 
@@ -54,6 +55,7 @@ def density(masks: Masks) -> float:
     >>> density({"a": torch.tensor([True, False, False, False])})
     0.25
     """
+    _check_bool(masks)
     kept, total = (
         map(sum, zip(*sizes(masks).values(), strict=True)) if masks else (0, 0)
     )
@@ -77,6 +79,8 @@ def magnitude(
     >>> magnitude(w, {"a": torch.ones(4, dtype=torch.bool)}, 0.5)
     {'a': tensor([ True, False, False,  True])}
     """
+    _check_bool(masks)
+    _check_weights(weights)
     size = {name: w.detach().abs() for name, w in weights.items() if name in masks}
     return by_score(size, masks, rate, scope)
 
@@ -108,6 +112,7 @@ def random(masks: Masks, rate: float, seed: int, scope: str = "global") -> Masks
 
     Raises ValueError for a rate outside [0, 1) or another scope.
     """
+    check_seed(seed)
     generator = torch.Generator().manual_seed(seed)
 
     def drawn(names: list[str], count: int) -> Tensor:
@@ -121,7 +126,7 @@ def _remove(
     masks: Masks, rate: float, scope: str, choose: Callable[[list[str], int], Tensor]
 ) -> Masks:
     """Remove what `choose(names, count)` points at among the kept weights in a row."""
-    require(0 <= rate < 1, "rate must be in [0, 1)", rate)
+    within("rate", rate, "[0, 1)")
     one_of("scope", scope, ("global", "layer"))
     _check_bool(masks)
     result = {name: mask.clone() for name, mask in masks.items()}
@@ -141,6 +146,7 @@ def shuffled(masks: Masks, seed: int) -> Masks:
     What a mask does beyond its layer-wise densities, this one does not do.
     """
     _check_bool(masks)
+    check_seed(seed)
     generator = torch.Generator().manual_seed(seed)
     result = dict(masks)
     for name in sorted(masks):
@@ -171,12 +177,22 @@ def check(masks: Masks, weights: dict[str, Tensor]) -> None:
 
 
 def _check_bool(masks: Masks) -> None:
+    require(isinstance(masks, dict), "masks must be by name", described(masks))
     for name, mask in masks.items():
+        tensor(f"mask {name}", mask)
         require(mask.dtype == torch.bool, f"mask {name} must be torch.bool", mask.dtype)
+
+
+def _check_weights(weights: dict[str, Tensor]) -> None:
+    right = isinstance(weights, dict)
+    require(right, "weights must be tensors by name", described(weights))
+    for name, weight in weights.items():
+        tensor(f"weights {name}", weight)
 
 
 def _check_fit(masks: Masks, weights: dict[str, Tensor]) -> None:
     _check_bool(masks)
+    _check_weights(weights)
     for name, mask in masks.items():
         one_of("mask name", name, weights)
         given, shape = list(mask.shape), list(weights[name].shape)

@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from lottolab import files
-from lottolab.checks import one_of, require, whole
+from lottolab.checks import check_seed, one_of, require, whole
 from lottolab.device import here
 from lottolab.mobilenet import MobileNetV2
 from lottolab.resnets import conv, resnet18, resnet50, resnet_cifar
@@ -159,6 +159,7 @@ def build(
         del options["size"]
     with torch.random.fork_rng(devices=[], enabled=seed is not None):
         if seed is not None:
+            check_seed(seed)
             # Not torch.manual_seed, which would seed the GPUs too.
             torch.default_generator.manual_seed(seed)
         return here(_initialise(MODELS[name](**options)))

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from lottolab.checks import require
+from lottolab.checks import check_seed, require, whole
 from lottolab.data import Dataset
 
 
@@ -31,7 +31,8 @@ def splits(
     """
     sizes = {"train": train, "val": val, "test": test, "holdout": holdout}
     for key, size in sizes.items():
-        require(size >= 0, f"{key} must be at least 0", size)
+        whole(key, size, 0)
+    check_seed(seed)
     generator = torch.Generator().manual_seed(seed)
     pool = _shuffled(dataset.first & ~dataset.test, generator)
     if dataset.test.any():
@@ -76,7 +77,8 @@ def subsets(n: int, models: int, seed: int) -> Tensor:
     tensor([2, 2, 2, 2, 2, 2])
     """
     _check_models(models)
-    require(n >= 2, "n must be at least 2", n)
+    whole("n", n, 2)
+    check_seed(seed)
     generator = torch.Generator().manual_seed(seed)
     orders = [torch.randperm(n, generator=generator) for _ in range(models // 2)]
     member = torch.stack([order < n // 2 for order in orders])
@@ -101,7 +103,7 @@ def halves(
     >>> [len(part) for part in parts.values()]
     [100, 50, 50, 10, 0]
     """
-    require(seed >= 0, "seed must be at least 0", seed)
+    check_seed(seed)
     _check_models(models)
     group, place = divmod(seed, models)
     apart = splits(dataset, train=pool, val=val, test=test, seed=group)
@@ -111,5 +113,6 @@ def halves(
 
 
 def _check_models(models: int) -> None:
-    even = models >= 2 and models % 2 == 0
+    whole("models", models, 2)
+    even = models % 2 == 0
     require(even, "models must be even and at least 2", models)

@@ -11,7 +11,7 @@ import pandas as pd
 from scipy import stats as distributions
 
 from lottolab import claims, parameters, results, stats
-from lottolab.checks import require
+from lottolab.checks import within
 
 POWER = 0.8  # how often the test should decide
 MOST = 1000  # seeds; beyond it, a claim is as good as undecidable
@@ -35,7 +35,8 @@ def seeds(gap: float, deviation: float, level: float = stats.LEVEL) -> float:
     (34, inf)
     """
     for name, value in (("gap", gap), ("deviation", deviation)):
-        require(0 <= value < math.inf, f"{name} must be finite and >= 0", value)
+        within(name, value, "[0, inf)")
+    within("level", level, "(0, 1)")
     if gap == 0 or deviation == 0:
         return claims.MIN_SEEDS if gap else math.inf
     n = np.arange(claims.MIN_SEEDS, MOST + 1)

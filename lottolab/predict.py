@@ -5,6 +5,7 @@ from torch import Tensor, nn
 
 from lottolab import tensors
 from lottolab.batches import normalise
+from lottolab.checks import whole
 
 
 @torch.no_grad()
@@ -22,6 +23,8 @@ def logits(
     returns something else than finite logits: probabilities too.
     """
     tensors.answering(model, images)
+    tensors.scale(mean_std)
+    whole("batch", batch, 1)
     device = next(model.parameters()).device
     mean, std = (part.to(device) for part in mean_std)
     model.eval()

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from lottolab import tensors
 from lottolab.checks import one_of, require
 
 PARTS = 10
@@ -34,6 +35,13 @@ def cells(images: Tensor, labels: Tensor, test: Tensor, classes: int) -> Tensor:
     measure on.
     """
     one_of("classes", classes, DEPTHS)
+    tensors.images("images", images)
+    shape = list(images.shape[1:])
+    require(shape == [1, 28, 28], "images must be [N, 1, 28, 28]", shape)
+    tensors.labels("labels", labels, len(images), PARTS)
+    tensors.tensor("test", test)
+    right = test.dtype == torch.bool and test.shape == labels.shape
+    require(right, f"test must be bool [{len(images)}]", tensors.described(test))
     pixels = images.numpy().reshape(-1, 7, 4, 7, 4)
     points = pixels.sum((2, 4), dtype=np.int64).reshape(-1, 49)
     found, train = labels.numpy(), ~test.numpy()

@@ -14,6 +14,7 @@ from pathlib import Path
 import pandas as pd
 
 from lottolab import files, jobs, runs, store
+from lottolab.checks import require
 
 Asked = tuple[dict, Callable, dict]  # columns of the rows, a stage, its arguments
 COMMITTED = Path(__file__).resolve().parents[1] / "data" / "results"
@@ -23,6 +24,7 @@ OWN = "LOTTOLAB_OWN"  # set in a reader's own run, which may leave rows unmeasur
 PROVENANCE = ["seconds", "fingerprint", "stage"]  # more of it is in the other table
 STAGE = ["stage", "function", "arguments", "data", "fingerprint", "digest", "seconds"]
 STAGE += ["peak_mb", "finished", "device", "versions"]
+NEEDED = ["claim", "metric", "value", "seed", *PROVENANCE]
 # What `measure` reads of a result; hundreds of networks' weights stay where they are.
 MEASURED = ("accuracy", "density", "metrics", "measurements")
 # Digits alone, or around one e, would be read as a number.
@@ -137,8 +139,16 @@ def read(chapter: str, scale: str) -> pd.DataFrame | None:
 
 
 def load(path: Path) -> pd.DataFrame:
-    """Return the measurements in a file, as they were written."""
-    table = pd.read_csv(path, keep_default_na=False, na_values=[""], dtype=TEXTS)
+    """Return the measurements in a file, as they were written.
+
+    Raises ValueError for a file that is no such table.
+    """
+    try:
+        table = pd.read_csv(path, keep_default_na=False, na_values=[""], dtype=TEXTS)
+    except ValueError as error:  # also what cannot be cut into columns, or decoded
+        raise ValueError(f"{path} is no table of results: {error}") from error
+    missing = [name for name in NEEDED if name not in table]
+    require(not missing, f"{path} must have the columns {NEEDED}", [*table][:9])
     return table.assign(claim=table["claim"].fillna(""))
 
 

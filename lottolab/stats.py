@@ -12,12 +12,13 @@ so close to 0 or 1 that models agree by chance (three false-positive rates of ex
 import math
 from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass
+from numbers import Real
 
 import numpy as np
 from numpy.typing import ArrayLike
 from scipy import stats
 
-from lottolab.checks import numbers, require
+from lottolab.checks import check_seed, number, numbers, require, whole, within
 
 LEVEL = 0.95  # the book's confidence level
 
@@ -117,6 +118,10 @@ def paired_by(a: Mapping[Hashable, float], b: Mapping[Hashable, float]) -> np.nd
     >>> paired_by({0: 3.0, 1: 5.0}, {1: 4.0, 0: 1.0})
     array([2., 1.])
     """
+    for side in (a, b):
+        right = isinstance(side, Mapping)
+        right = right and all(isinstance(v, Real) for v in side.values())
+        require(right, "both sides must be numbers by seed", side)
     missing = [key for key in (*a, *b) if key not in a or key not in b]
     what = f"both sides must have the same seeds: run or drop {missing}"
     require(not missing, what, f"{[*a]} and {[*b]}")
@@ -154,9 +159,8 @@ def equivalence(
     >>> round(p, 4), interval.level
     (0.0041, 0.9)
     """
-    what = "margin, the largest difference that still counts as equal, must be > 0"
-    require(0 < margin < math.inf, what, margin)
-    require(0.5 < level < 1, "level must be in (0.5, 1), such as 0.95", level)
+    within("margin", margin, "(0, inf)")
+    within("level", level, "(0.5, 1)")
     x = _vector(differences)
     interval = mean_interval(x, round(2 * level - 1, 12))
     if len(x) == 1:
@@ -205,13 +209,15 @@ def binomial_upper(successes: int, trials: int, level: float = LEVEL) -> float:
 
 
 def at_most(share: float, n: int) -> int:
-    """Return the largest whole number k with k / n <= `share`; both are >= 0.
+    """Return the largest whole number k with k / n <= `share`, in [0, 1]; n >= 1.
 
     A product may be rounded over the next whole number: int(0.29 * 100) is 28.
 
     >>> at_most(0.29, 100)
     29
     """
+    whole("n", n, 1)
+    within("share", share, "[0, 1]")
     k = int(share * n)
     return k - (k / n > share) + ((k + 1) / n <= share)
 
@@ -235,7 +241,8 @@ def bootstrap_interval(
     ValueError if lengths differ, `values` is not finite, or draws < 100.
     """
     x, level, models = _finite(values), _level(level), _clusters(values, cluster)
-    require(draws >= 100, "draws must be >= 100, such as 2000", draws)
+    check_seed(seed)
+    whole("draws", draws, 100)
     rows = [np.flatnonzero(models == m) for m in range(models.max() + 1)]
     low = high = math.nan
     if len(rows) > 1:
@@ -269,19 +276,24 @@ def _vector(values: ArrayLike, name: str = "values") -> np.ndarray:
 
 
 def _clusters(values: ArrayLike, cluster: ArrayLike) -> np.ndarray:
-    n, shape = len(np.asarray(values)), np.shape(cluster)
+    require(hasattr(cluster, "__len__"), "cluster must be labels", type(cluster))
+    sparse = getattr(cluster, "is_sparse", False) or getattr(cluster, "is_meta", False)
+    require(not sparse, "cluster must be a dense tensor, or a list", "another")
+    n, shape = len(np.atleast_1d(values)), np.shape(cluster)
     require(shape == (n,), f"cluster must hold {n} labels, one a value", shape)
     return np.unique(np.asarray(cluster), return_inverse=True)[1]
 
 
 def _level(level: float) -> float:
-    require(0 < level < 1, "level must be in (0, 1), such as 0.95", level)
+    within("level", level, "(0, 1)")
     return level
 
 
 def _counts(successes: int, trials: int) -> tuple[int, int]:
-    whole = float(trials).is_integer() and trials >= 1
-    require(whole, "trials must be an integer >= 1", trials)
+    for name, count in (("trials", trials), ("successes", successes)):
+        number(name, count, 0)
+    even = float(trials).is_integer() and trials >= 1
+    require(even, "trials must be an integer >= 1", trials)
     inside = float(successes).is_integer() and 0 <= successes <= trials
     require(inside, f"successes must be an integer in [0, {trials}]", successes)
     return int(successes), int(trials)

@@ -38,7 +38,7 @@ def floats(name: str, given) -> Tensor:
     if not isinstance(given, Tensor):
         return torch.from_numpy(numbers(name, given))
     what = f"{name} must be numbers"
-    require(not (given.is_complex() or given.is_sparse), what, described(given))
+    require(not (given.is_complex() or _without_rows(given)), what, described(given))
     if given.dtype in (torch.float32, torch.float64):
         return given.detach()
     half = given.is_floating_point()
@@ -51,13 +51,17 @@ def taken(name: str, given) -> Tensor:
     Raises ValueError for what no tensor can hold.
     """
     try:
-        return torch.as_tensor(given)
+        found = torch.as_tensor(given)
     except (RuntimeError, TypeError, ValueError):
         raise ValueError(f"{name} must be numbers, got {described(given)}") from None
+    tensor(name, found)
+    return found
 
 
 def described(given) -> str:
     """Write what was given: dtype and shape of a tensor or an array, else its type."""
+    if isinstance(given, Tensor) and _without_rows(given):
+        return f"{given.layout} {given.device}"
     if hasattr(given, "dtype") and hasattr(given, "shape"):
         return f"{given.dtype} {list(given.shape)}"
     return type(given).__name__
@@ -66,7 +70,8 @@ def described(given) -> str:
 def tensor(name: str, given) -> None:
     """Raise ValueError unless `given` is a tensor."""
     what = f"{name} must be a tensor (see torch.as_tensor)"
-    require(isinstance(given, Tensor), what, described(given))
+    right = isinstance(given, Tensor) and not _without_rows(given)
+    require(right, what, described(given))
 
 
 def labels(
@@ -112,6 +117,14 @@ def images(name: str, given) -> None:
     right = given.dtype == torch.uint8 and given.ndim == 4 and len(given) > 0
     what = f"{name} must be uint8 of shape N×C×H×W, N >= 1"
     require(right, what, described(given))
+
+
+def scale(mean_std) -> None:
+    """Raise ValueError unless these are two tensors, mean and standard deviation."""
+    two = isinstance(mean_std, Sequence) and len(mean_std) == 2
+    require(two, "mean_std must be two tensors, mean and std", described(mean_std))
+    for name, part in zip(("mean", "std"), mean_std, strict=True):
+        tensor(f"{name} of mean_std", part)
 
 
 def finite(name: str, given: Tensor, where: str = "") -> None:
@@ -280,6 +293,11 @@ def _refusing_training() -> Iterator[None]:
         yield
     finally:
         hook.remove()
+
+
+def _without_rows(given: Tensor) -> bool:
+    """Say whether a tensor is sparse, or has no numbers."""
+    return given.layout != torch.strided or given.is_meta
 
 
 def _inexact(given: Tensor) -> bool:

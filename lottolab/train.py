@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from lottolab import files, progress, runs, tensors
 from lottolab import masks as masking
 from lottolab.batches import Batches
-from lottolab.checks import one_of, require, whole
+from lottolab.checks import one_of, require, whole, within
 from lottolab.device import choose_precision, default_device
 from lottolab.strided import subsampled
 
@@ -58,8 +58,8 @@ class Recipe:
         object.__setattr__(self, "milestones", tuple(self.milestones))
         for name, low in (("epochs", 1), ("batch", 2), ("crop", 0)):
             whole(name, getattr(self, name), low)
-        require(0 < self.lr < math.inf, "lr must be > 0 and finite", self.lr)
-        require(0 <= self.momentum < 1, "momentum must be in [0, 1)", self.momentum)
+        within("lr", self.lr, "(0, inf)")
+        within("momentum", self.momentum, "[0, 1)")
         require(self.weight_decay >= 0, "weight_decay must be >= 0", self.weight_decay)
         require(
             0 <= self.warmup <= self.epochs,

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lottolab.checks import one_of, require, whole
+from lottolab.checks import check_seed, one_of, require, whole
 from lottolab.ensembles.queries import (
     Model,
     answers,
@@ -91,6 +91,7 @@ def pgd(
         moving(slope, logits, y)
         return slope, logits
 
+    check_seed(seed)
     generator = torch.Generator().manual_seed(seed)
     best, highest = x.clone(), torch.full((len(x),), -torch.inf, device=x.device)
     rows = torch.arange(len(x), device=x.device)
@@ -194,6 +195,7 @@ def universal(
     for name, value in {"epochs": epochs, "eot": eot, "batch": batch}.items():
         whole(name, value, 1)
     one_of("loss", loss, LOSSES)
+    check_seed(seed)
     generator = torch.Generator().manual_seed(seed)
     delta = torch.zeros_like(x[:1])
     with frozen(model), evaluating(model):

@@ -14,10 +14,11 @@ from torch.func import functional_call
 
 from lottolab import masks as masking
 from lottolab import store
-from lottolab.checks import one_of, require
+from lottolab.checks import one_of, require, within
 from lottolab.device import here
 from lottolab.ensembles.queries import Normalised
 from lottolab.ensembles.tickets import Scale, Ticket, kept, scratch
+from lottolab.tensors import tensor
 
 BITS = torch.arange(8, dtype=torch.uint8)
 
@@ -43,7 +44,7 @@ class Library:
                 statistics that do not fit the structure's network.
         """
         one_of("structure", structure, self.structures)
-        require(0 < ratio <= 1, "ratio must be in (0, 1]", ratio)
+        within("ratio", ratio, "(0, 1]")
         state = self.frames[structure].state_dict()
         masking.check(ticket.masks, state)
         own = [name for name in state if "running_" in name]
@@ -190,6 +191,8 @@ def pack(mask: Tensor) -> Tensor:
     >>> pack(torch.tensor([True, False, True]))
     tensor([5], dtype=torch.uint8)
     """
+    tensor("mask", mask)
+    require(mask.dtype == torch.bool, "mask must be torch.bool", mask.dtype)
     flat = mask.flatten().to(torch.uint8)
     rows = nn.functional.pad(flat, (0, -len(flat) % 8)).view(-1, 8)
     return (rows << BITS.to(mask.device)).sum(1, dtype=torch.uint8)

@@ -11,7 +11,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from lottolab.checks import require, whole
+from lottolab.checks import check_seed, require, whole, within
 from lottolab.ensembles.attacks import gradient, pgd
 from lottolab.ensembles.queries import (
     Model,
@@ -71,8 +71,9 @@ def findings(
     Raises:
         ValueError: anything is not as above, or what `pgd` refuses.
     """
+    check_seed(seed)
     attackable(model, x, y, epsilon=epsilon, step=step)
-    require(0 <= slack < 1, "slack must be in [0, 1)", slack)
+    within("slack", slack, "[0, 1)")
     whole("corners", corners, 1)
     shared = {"eot": eot, "stop": stop, "seed": seed}
 
@@ -114,6 +115,7 @@ def surface(
     """
     attackable(model, x, y, epsilon=epsilon)
     whole("points", points, 2)
+    check_seed(seed)
     with frozen(model), evaluating(model), torch.no_grad():
         along = gradient(model, x, y, loss="margin", eot=1, over="losses")[0].sign()
         across = _signs(x, torch.Generator().manual_seed(seed))

@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
-from lottolab.checks import one_of, require, whole
+from lottolab.checks import check_seed, number, one_of, require, whole
 from lottolab.ensembles.queries import correct, merge
 
 Team = list[tuple[int, int]]
@@ -146,6 +146,7 @@ class Sampler(nn.Module):
 
     def reseed(self, seed: int) -> None:
         """Begin the draws of another seed."""
+        check_seed(seed)
         self.generator = torch.Generator().manual_seed(seed)
 
     def draw(self) -> Team:
@@ -161,6 +162,7 @@ class Sampler(nn.Module):
     def teams(self, count: int, seed: int) -> list[Ensemble]:
         """Draw teams for an attack on a sample of them; later draws do not change."""
         whole("count", count, 1)
+        check_seed(seed)
         generator = torch.Generator().manual_seed(seed)
         drawn = [self.law(self.counts, generator) for _ in range(count)]
         return [self.ensemble(team) for team in drawn]
@@ -229,13 +231,18 @@ def _everyone(counts: list[int]) -> Team:
 
 
 def _check_counts(counts: list[int]) -> None:
-    what = "counts must be >= 1, one a structure and at least one"
-    require(min(counts, default=0) >= 1, what, counts)
+    right = isinstance(counts, Sequence) and len(counts) > 0
+    require(right, "counts must be one a structure and at least one", counts)
+    for count in counts:
+        whole("counts", count, 1)
 
 
 def _check_sizes(sizes: dict[int, float], most: int, replace: bool) -> None:
-    low = min(sizes, default=0)
-    require(low >= 1, "sizes must be >= 1, or nobody may be chosen", list(sizes))
+    right = isinstance(sizes, dict) and len(sizes) > 0
+    require(right, "sizes must be a dict of probabilities", sizes)
+    for size, chance in sizes.items():
+        whole("sizes", size, 1)
+        number("probabilities of sizes", chance, 0)
     what = f"sizes must be at most {most}, a structure's networks, without replacement"
     require(replace or max(sizes) <= most, what, max(sizes))
     total = sum(sizes.values())

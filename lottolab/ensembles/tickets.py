@@ -23,7 +23,7 @@ from torch.func import functional_call
 
 from lottolab import data, models, train
 from lottolab import masks as masking
-from lottolab.checks import require, whole
+from lottolab.checks import require, whole, within
 from lottolab.ensembles.attacks import climb, gradient
 from lottolab.ensembles.queries import Normalised, ball, frozen, uniform
 
@@ -144,7 +144,7 @@ def adversarial(*, epsilon: float, step: float, steps: int) -> train.Loss:
 
     Raises ValueError for ε outside [0, 1], a negative step, or no steps.
     """
-    require(0 <= epsilon <= 1, "epsilon must be in [0, 1]", epsilon)
+    within("epsilon", epsilon, "[0, 1]")
     require(step >= 0, "step must be >= 0", step)
     whole("steps", steps, 1)
 
@@ -170,7 +170,7 @@ class Scored(nn.Module):
 
     def __init__(self, frame: nn.Module, ratio: float, seed: int) -> None:
         super().__init__()
-        require(0 < ratio <= 1, "ratio must be in (0, 1]", ratio)
+        within("ratio", ratio, "(0, 1]")
         self.frame = copy.deepcopy(frame).requires_grad_(False)
         self.names = masking.prunable(frame, first=True, last=True)
         left = [n for n, p in frame.named_parameters() if p.ndim > 1]

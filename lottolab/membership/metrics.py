@@ -17,7 +17,7 @@ from scipy import stats as scipy_stats
 from scipy.integrate import trapezoid
 
 from lottolab import stats
-from lottolab.checks import numbers, require
+from lottolab.checks import check_seed, numbers, require, within
 from lottolab.stats import Interval
 
 FPRS = {"tpr at 1% fpr": 0.01, "tpr at 0.1% fpr": 0.001}
@@ -56,6 +56,7 @@ def report(
     >>> print(report([0.9, 0.8, 0.4, 0.3], [1, 0, 1, 0])["accuracy"])
     0.500 [0.068, 0.932], n = 4
     """
+    check_seed(seed)
     s, member = checked(scores, is_member)
     measures = _measures(s, member, threshold)
     if model is None:
@@ -81,7 +82,7 @@ def rates(
 def accuracy(scores: ArrayLike, is_member: ArrayLike, threshold: float) -> float:
     """Return the share of examples guessed right, in [0, 1]."""
     s, member = checked(scores, is_member)
-    require(not math.isnan(threshold), "threshold must be a number", threshold)
+    within("threshold", threshold, "[-inf, inf]")
     return float(((s > threshold) == member).mean())
 
 
@@ -99,7 +100,7 @@ def tpr_at(scores: ArrayLike, is_member: ArrayLike, fpr: float) -> float:
     ten false alarms are allowed, one more or less decides the TPR.
     """
     s, member = checked(scores, is_member)
-    require(0 < fpr < 1, "fpr must be in (0, 1), such as 0.01", fpr)
+    within("fpr", fpr, "(0, 1)")
     what = f"TPR at FPR {fpr} needs at least {needed(fpr)} non-members"
     require((~member).sum() >= needed(fpr), what, (~member).sum())
     return _highest(*_roc(s, member)(np.ones(len(s), int)), fpr)
@@ -134,7 +135,7 @@ def _measures(
     scores: np.ndarray, member: np.ndarray, threshold: float
 ) -> dict[str, Measure]:
     """Return each measure as a function of how often each example counts."""
-    require(not math.isnan(threshold), "threshold must be a number", threshold)
+    within("threshold", threshold, "[-inf, inf]")
     guess, roc = scores > threshold, _roc(scores, member)
     right, hit = guess == member, guess & member
     measures: dict[str, Measure] = {

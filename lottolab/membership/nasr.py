@@ -6,7 +6,6 @@ its defence also trains against.
 """
 
 import itertools
-import math
 from collections.abc import Callable
 
 import torch
@@ -14,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lottolab import tensors
-from lottolab.checks import one_of, require, whole
+from lottolab.checks import check_seed, one_of, require, whole, within
 from lottolab.device import back, here
 from lottolab.membership.metrics import members
 from lottolab.membership.signals import checked
@@ -41,7 +40,7 @@ class InferenceNetwork(nn.Module):
     def __init__(self, classes: int, *, width: float = 1.0) -> None:
         super().__init__()
         require(classes >= 2, "classes must be at least 2", classes)
-        require(0 < width < math.inf, "width must be > 0 and finite", width)
+        within("width", width, "(0, inf)")
         w64, w256, w512, w1024 = (
             max(1, round(n * width)) for n in (64, 256, 512, 1024)
         )
@@ -101,7 +100,8 @@ def fit(
     is_member = members(is_member, len(logits))
     whole("epochs", epochs, 1)
     whole("batch", batch, 1)
-    require(0 < lr < math.inf, "lr must be > 0 and finite", lr)
+    within("lr", lr, "(0, inf)")
+    check_seed(seed)
     x, y = inputs(logits, features), here(torch.from_numpy(is_member).float())
     with torch.random.fork_rng(devices=[]):
         # Not torch.manual_seed, which would seed the GPUs too.

@@ -43,6 +43,7 @@ def correctness(logits: Tensor, labels: Tensor) -> Tensor:
     The gap attack of Yeom et al. (2018): its TPR minus its FPR is the gap between
     training and test accuracy.
     """
+    require(labels is not None, "labels must be given", labels)
     z, y = checked(logits, labels)
     return (z.argmax(1) == y).double()
 
@@ -78,6 +79,7 @@ def modified_entropy(logits: Tensor, labels: Tensor) -> Tensor:
     Mentr = −(1 − p_y) log p_y − Σ_{i≠y} p_i log(1 − p_i): 0 if the label is certain,
     and without a bound, unlike the entropy, if another class is.
     """
+    require(labels is not None, "labels must be given", labels)
     z, y = checked(logits, labels)
     log_p, log_rest = _logs(z)
     at_label = torch.arange(z.shape[1]) == y[:, None]
@@ -92,6 +94,7 @@ def scaled_confidence(logits: Tensor, labels: Tensor) -> Tensor:
     >>> scaled_confidence(torch.tensor([[3.0, 0.0, 0.0]]), torch.tensor([0]))
     tensor([2.3069], dtype=torch.float64)
     """
+    require(labels is not None, "labels must be given", labels)
     z, y = checked(logits, labels)
     others = z.scatter(1, y[:, None], -torch.inf).logsumexp(1)
     return z.gather(1, y[:, None])[:, 0] - others

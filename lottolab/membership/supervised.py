@@ -23,7 +23,8 @@ from sklearn.svm import SVC
 from threadpoolctl import threadpool_limits
 from torch import Tensor
 
-from lottolab.checks import one_of, require, whole
+from lottolab import tensors
+from lottolab.checks import check_seed, one_of, require, whole
 from lottolab.membership.metrics import members
 from lottolab.membership.signals import checked
 
@@ -36,6 +37,7 @@ CLASSIFIERS: dict[str, Callable[[int], ClassifierMixin]] = {
     "svm": lambda seed: SVC(random_state=seed),
     "forest": lambda seed: RandomForestClassifier(n_jobs=1, random_state=seed),
 }
+SEEDS = 2**32 - 1  # the largest that scikit-learn takes
 ENOUGH = 2  # members, and non-members, without which no classifier is trained
 
 
@@ -97,6 +99,7 @@ def fit(
             examples of either kind.
     """
     one_of("classifier", classifier, CLASSIFIERS)
+    check_seed(seed, SEEDS)
     z, y = checked(logits, labels)
     member = members(is_member, len(z))
     _require_enough(member)
@@ -128,6 +131,7 @@ def shadow(
             one without labels, members or non-members, or `top` outside [1, C].
     """
     one_of("classifier", classifier, CLASSIFIERS)
+    check_seed(seed, SEEDS)
     z, y, member = _pool(outputs)
     x, classes = features(z, top=top), z.shape[1]
     pooled = _train(x, member, classifier, seed)
@@ -157,7 +161,10 @@ def features(logits: Tensor, labels: Tensor | None = None, top: int | None = Non
 
 
 def _pool(outputs: Sequence) -> tuple[Tensor, Tensor, np.ndarray]:
-    require(len(outputs) > 0, "outputs must be of one shadow model or more", "none")
+    right = isinstance(outputs, Sequence) and len(outputs) > 0
+    right = right and all(isinstance(o, Sequence) and len(o) == 3 for o in outputs)
+    what = "outputs must be (logits, labels, is_member) of one shadow model or more"
+    require(right, what, tensors.described(outputs))
     unlabelled = [i for i, (_, labels, _) in enumerate(outputs) if labels is None]
     require(not unlabelled, "all outputs must have labels", f"none at {unlabelled}")
     pairs = [checked(logits, labels) for logits, labels, _ in outputs]

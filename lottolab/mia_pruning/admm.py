@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from lottolab import train
-from lottolab.checks import one_of, require
+from lottolab.checks import one_of, require, within
 from lottolab.masks import Masks
 
 Weights = dict[str, Tensor]
@@ -41,7 +41,7 @@ def cardinalities(layers: Weights, rate: float | Counts) -> Counts:
     if isinstance(rate, dict):
         _check(rate, layers)
         return dict(rate)
-    require(0 <= rate < 1, "rate must be in [0, 1)", rate)
+    within("rate", rate, "[0, 1)")
     sizes = {name: layer.numel() for name, layer in layers.items()}
     return {name: size - round(rate * size) for name, size in sizes.items()}
 
@@ -115,7 +115,7 @@ def schedule(rho: float | Sequence[float], epochs: int) -> list[float]:
         right = len(rho) == 2 and all(0 < value < math.inf for value in rho)
         require(right, "rho must be a number or two, both > 0 and finite", rho)
         return np.geomspace(*rho, epochs).tolist()
-    require(0 <= rho < math.inf, "rho must be >= 0 and finite", rho)
+    within("rho", rho, "[0, inf)")
     return [float(rho)] * epochs
 
 

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy import stats
 
-from lottolab.checks import numbers, require, whole
+from lottolab.checks import numbers, require, whole, within
 
 FEWEST = 4  # scores of a kind: two to choose the threshold with, two to judge it with
 
@@ -54,8 +54,8 @@ def epsilon_lower_bound(
     >>> round(epsilon_lower_bound(np.ones(500), np.zeros(500), delta=1e-5), 2)
     4.21
     """
-    require(0 <= delta < 1, "delta must be in [0, 1)", delta)
-    require(0 < level < 1, "level must be in (0, 1)", level)
+    within("delta", delta, "[0, 1)")
+    within("level", level, "(0, 1)")
     whole("seed", seed, 0)
     rng = np.random.default_rng(seed)
     inside = rng.permutation(_vector("scores_in", scores_in))

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy.special import rel_entr
 
-from lottolab.checks import numbers, require, whole
+from lottolab.checks import check_seed, numbers, require, whole, within
 
 SUM = 1e-6  # by which shares that were counted in float32 may miss 1
 FLOOR = 1e-6  # a probability of 0 would cost an infinity for one example
@@ -27,7 +27,7 @@ def gain(members: ArrayLike, non_members: ArrayLike, floor: float = FLOOR) -> fl
     >>> round(gain([0.9, 0.8], [0.1, 0.5]), 3)
     -0.564
     """
-    require(0 < floor < 0.5, "floor must be in (0, 0.5), such as 1e-6", floor)
+    within("floor", floor, "(0, 0.5)")
     f, g = _vector("members", members), _vector("non_members", non_members)
     for name, x in (("members", f), ("non_members", g)):
         odd = x[(x < 0) | (x > 1)]
@@ -87,6 +87,7 @@ def jensen_shannon(
     """
     whole("bins", bins, 2)
     whole("draws", draws, 1)
+    check_seed(seed)
     inside, outside = _vector("scores_in", scores_in), _vector("scores_out", scores_out)
     both = np.concatenate([inside, outside])
     edges = np.quantile(both, np.arange(1, bins) / bins)

@@ -25,7 +25,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from lottolab import data, progress, tensors
 from lottolab import masks as masking
 from lottolab.batches import normalise
-from lottolab.checks import number, require, whole
+from lottolab.checks import number, require, whole, within
 from lottolab.device import default_device
 
 # Orders of Rényi divergence: those of Opacus, and more for an ε below 1/2.
@@ -95,8 +95,8 @@ def dp_train(
     whole("chunk", chunk, 1)
     whole("seed", seed, 0)
     for name, value in (("lr", lr), ("clip", clip)):
-        require(0 < value < math.inf, f"{name} must be > 0 and finite", value)
-    require(0 <= momentum < 1, "momentum must be in [0, 1)", momentum)
+        within(name, value, "(0, inf)")
+    within("momentum", momentum, "[0, 1)")
     masking.check(masks or {}, dict(model.named_parameters()))
     rate, steps = batch / len(images), round(len(images) / batch)
     sigma = noise_multiplier(epsilon, delta, rate, epochs * steps)
@@ -148,7 +148,7 @@ def noise_multiplier(epsilon: float, delta: float, rate: float, steps: int) -> f
     """
     from opacus.accountants.utils import get_noise_multiplier
 
-    require(0 < epsilon < math.inf, "epsilon must be > 0 and finite", epsilon)
+    within("epsilon", epsilon, "(0, inf)")
     _check_steps(rate, steps, delta)
     asked = {"target_epsilon": epsilon, "epsilon_tolerance": 1e-3 * epsilon}
     asked |= {"target_delta": delta, "sample_rate": rate, "steps": steps}
@@ -168,7 +168,7 @@ def spent(sigma: float, rate: float, steps: int, delta: float) -> float:
     """
     from opacus.accountants import RDPAccountant
 
-    number("sigma", sigma, 0)
+    number("sigma", sigma, 0, 1e100)
     _check_steps(rate, steps, delta)
     accountant = RDPAccountant()
     accountant.history = [(sigma, rate, steps)]
@@ -176,9 +176,9 @@ def spent(sigma: float, rate: float, steps: int, delta: float) -> float:
 
 
 def _check_steps(rate: float, steps: int, delta: float) -> None:
-    require(0 < rate <= 1, "rate must be in (0, 1]", rate)
+    within("rate", rate, "(0, 1]")
     whole("steps", steps, 1)
-    require(0 < delta < 1, "delta must be in (0, 1)", delta)
+    within("delta", delta, "(0, 1)")
 
 
 def group_norm(model: nn.Module, groups: int = 1) -> nn.Module:

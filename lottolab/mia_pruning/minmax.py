@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from lottolab import data, predict, tensors, train
 from lottolab.batches import normalise
-from lottolab.checks import require, whole
+from lottolab.checks import require, whole, within
 from lottolab.masks import Masks
 from lottolab.membership.nasr import InferenceNetwork, inputs
 
@@ -121,7 +121,7 @@ class Game(nn.Module):
         mean_std: tuple[Tensor, Tensor],
     ) -> None:
         super().__init__()
-        require(0 <= gamma < math.inf, "gamma must be >= 0 and finite", gamma)
+        within("gamma", gamma, "[0, inf)")
         right = 0 < attack_lr < math.inf
         require(right, "attack_lr must be > 0 and finite", attack_lr)
         whole("inner_steps", inner_steps, 1)

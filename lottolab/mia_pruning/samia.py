@@ -5,7 +5,6 @@ pruning", USENIX Security. The attack sees of each example the confidences, how 
 they change when the image does (`sensitivity`), and the label.
 """
 
-import math
 from collections.abc import Callable
 
 import torch
@@ -15,7 +14,7 @@ from torch import Tensor, nn
 
 from lottolab import tensors
 from lottolab.batches import normalise
-from lottolab.checks import number, require, whole
+from lottolab.checks import check_seed, number, require, whole, within
 from lottolab.membership import metrics
 from lottolab.membership.signals import checked
 
@@ -78,7 +77,8 @@ def fit(
     """
     whole("epochs", epochs, 1)
     whole("batch", batch, 1)
-    require(0 < lr < math.inf, "lr must be > 0 and finite", lr)
+    within("lr", lr, "(0, inf)")
+    check_seed(seed)
     raw = _groups(logits, labels, sensitivity)
     member = torch.from_numpy(metrics.members(is_member, len(raw))).float()
     mean, std = raw.mean(0), raw.std(0, correction=0)
@@ -131,6 +131,7 @@ def sensitivity(
     tensors.answering(model, images)
     device = next(model.parameters()).device
     scale = [part.to(device) for part in mean_std]
+    check_seed(seed)
     generator = torch.Generator().manual_seed(seed)
 
     def confidences(x: Tensor) -> Tensor:

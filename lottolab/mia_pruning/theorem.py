@@ -12,7 +12,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from lottolab.checks import require, whole
+from lottolab.checks import check_seed, require, whole
 from lottolab.masks import Masks, apply_
 from lottolab.tensors import floats
 
@@ -47,6 +47,7 @@ def subnetwork(weights: Tensor, width: int, seed: int) -> Pruned:
     >>> round(found.error, 2)
     0.01
     """
+    check_seed(seed)
     whole("width", width, 1)
     weights = floats("weights", weights)
     shape = tuple(weights.shape)

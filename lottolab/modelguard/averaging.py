@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lottolab.checks import require, whole
+from lottolab.checks import check_seed, number, whole
 from lottolab.modelguard.adaptive import first_seen
 from lottolab.modelguard.queries import Ask, check_images
 
@@ -51,6 +51,7 @@ def smoothed(
     check_images(images)
     whole("copies", copies, 1)
     whole("crop", crop, 0)
+    check_seed(seed)
     generator = torch.Generator().manual_seed(seed)
     versions = (shifted(images, crop, flip, generator) for _ in range(copies))
     return mean_answers(service, versions)
@@ -131,7 +132,8 @@ def dithered(
     """
     check_images(images)
     whole("copies", copies, 1)
-    require(0.5 / 255 <= noise <= 1, "noise must be in [0.5/255, 1]", noise)
+    number("noise", noise, 0.5 / 255, 1)
+    check_seed(seed)
     generator = torch.Generator().manual_seed(seed)
 
     def noisy() -> Tensor:
@@ -162,6 +164,7 @@ def tenants(
     """
     check_images(images)
     whole("states", states, 1)
+    check_seed(seed)
     generator = torch.Generator().manual_seed(seed)
     total, shown, exact = 0.0, 0.0, 0
     for state in range(states):

@@ -5,7 +5,6 @@ given p(y) is the best guess in squared error; it is estimated by a table of pai
 (p(y), y) with y drawn around plausible predictions.
 """
 
-import math
 from collections.abc import Iterable
 from typing import NamedTuple
 
@@ -13,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from lottolab.checks import require, whole
+from lottolab.checks import check_seed, require, whole, within
 from lottolab.modelguard import simplex
 from lottolab.modelguard.queries import Defence, Service, checked
 from lottolab.tensors import floats
@@ -73,8 +72,8 @@ def lookup_table(
     """
     simplex.check(means)
     whole("draws", draws, 1)
-    right = 0 < concentration < math.inf
-    require(right, "concentration must be > 0 and finite", concentration)
+    check_seed(seed)
+    within("concentration", concentration, "(0, inf)")
     count = None if images is None else len(images)
     require(count in (None, len(means)), f"images must be {len(means)}", count)
     shape = (concentration * means.shape[1] * means.double()).cpu().numpy()
@@ -140,7 +139,7 @@ def recover_partial_bayes(
     same = perturbed.shape == clean.shape and clean.shape[1] == asked.shape[1]
     given = [list(part.shape) for part in (asked, perturbed, clean)]
     require(same, "the table must be of as many classes as the answers", given)
-    require(tolerance >= 0, "tolerance must be >= 0", tolerance)
+    within("tolerance", tolerance, "[0, inf]")
     whole("elements", elements, 1)
     distinct, place = torch.unique(asked, dim=0, return_inverse=True)
     labels, found = distinct.argmax(1), torch.empty_like(distinct)

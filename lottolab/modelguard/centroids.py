@@ -166,6 +166,9 @@ def read(path: str | Path) -> tuple[float, Tensor]:
     values = state["centroids"]
     shape = list(values.shape)
     require(values.ndim == 2, f"{path} must hold centroids [K, C]", shape)
-    if len(values):
-        simplex.check(values)
+    try:
+        if len(values):
+            simplex.check(values)
+    except ValueError as error:
+        raise ValueError(f"{path} is damaged: {error}") from error
     return float(state["epsilon"]), values

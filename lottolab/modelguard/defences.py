@@ -7,13 +7,12 @@ Each says what it guarantees, always to the dtype's rounding; ℓ1 is the distan
 answer to the prediction, and ties go to the first class, as `argmax` has it.
 """
 
-import math
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from lottolab.checks import require, whole
+from lottolab.checks import require, whole, within
 from lottolab.modelguard import simplex
 
 
@@ -101,7 +100,7 @@ class ReverseSigmoid:
     def __post_init__(self) -> None:
         for name in ("beta", "gamma"):
             value = getattr(self, name)
-            require(0 < value < math.inf, f"{name} must be > 0 and finite", value)
+            within(name, value, "(0, inf)")
 
     def __call__(self, probs: Tensor, x: Tensor | None = None) -> Tensor:
         """Return the answers, N×C, in the dtype of `probs`."""

@@ -15,7 +15,7 @@ import math
 import torch
 from torch import Tensor
 
-from lottolab.checks import require, whole
+from lottolab.checks import number, require, whole
 from lottolab.modelguard import simplex
 from lottolab.modelguard.linear_program import FLOOR
 from lottolab.tensors import finite, floats
@@ -52,6 +52,7 @@ def recovery_bound(entropy: float, dimension: int) -> float:
     whole("dimension", dimension, 1)
     most = HIGHEST * dimension  # beyond which the bound is no float64
     what = f"entropy must be at most {most:g} nats in {dimension} dimensions"
+    number("entropy", entropy, -math.inf)
     require(entropy <= most, what, entropy)
     return dimension / (2 * math.pi * math.e) * math.exp(2 * entropy / dimension)
 
@@ -73,7 +74,8 @@ def discrete_entropy(values: Tensor) -> float:
     """
     values = floats("values", values)
     finite("values", values)
-    require(values.numel() > 0, "values must hold at least one", list(values.shape))
+    right = values.ndim > 0 and values.numel() > 0
+    require(right, "values must be [N] or rows, at least one", list(values.shape))
     counts = torch.unique(values, dim=0, return_counts=True)[1].double()
     share = counts / counts.sum()
     return float(-(share * share.log()).sum())

@@ -19,7 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lottolab import predict
+from lottolab import predict, tensors
 from lottolab.checks import require
 from lottolab.device import back, here
 from lottolab.modelguard import simplex
@@ -70,6 +70,8 @@ class MAD:
 def deviate(probs: Tensor, surrogate: Tensor, epsilon: float) -> Tensor:
     """Return MAD's answers where the surrogate's predictions, N×C, are known."""
     simplex.check_epsilon(epsilon)
+    simplex.check(probs)
+    tensors.tensor("surrogate", surrogate)
     same = surrogate.shape == probs.shape
     what = f"the surrogate's predictions must have shape {list(probs.shape)}"
     require(same, what, list(surrogate.shape))

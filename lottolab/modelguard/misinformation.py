@@ -6,7 +6,6 @@ rest comes from a second network that was trained to be wrong. That asks of the 
 to be unsure of foreign images, which `outlier_exposure` trains.
 """
 
-import math
 from dataclasses import dataclass
 
 import torch
@@ -15,7 +14,7 @@ from torch import Tensor, nn
 
 from lottolab import data, predict, tensors, train
 from lottolab.batches import normalise
-from lottolab.checks import require
+from lottolab.checks import require, within
 from lottolab.modelguard import simplex
 
 
@@ -40,8 +39,8 @@ class AdaptiveMisinformation:
     mean_std: tuple[Tensor, Tensor] | None = None
 
     def __post_init__(self) -> None:
-        require(0 <= self.tau <= 1, "tau must be in [0, 1]", self.tau)
-        require(0 < self.nu < math.inf, "nu must be > 0 and finite", self.nu)
+        within("tau", self.tau, "[0, 1]")
+        within("nu", self.nu, "(0, inf)")
 
     def fit(
         self,
@@ -103,7 +102,7 @@ def outlier_exposure(
         ValueError: outliers are not as above, or the weight is negative.
     """
     tensors.images("outliers", outliers)
-    require(0 <= weight < math.inf, "weight must be >= 0 and finite", weight)
+    within("weight", weight, "[0, inf)")
 
     def loss(model: nn.Module, x: Tensor, y: Tensor, index: Tensor) -> Tensor:
         drawn = outliers[torch.randint(len(outliers), (len(x),))].to(x.device)

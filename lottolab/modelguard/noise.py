@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lottolab.checks import require
+from lottolab.checks import check_seed, require, within
 from lottolab.modelguard import simplex
 from lottolab.modelguard.queries import checked
 from lottolab.tensors import floats
@@ -37,6 +37,7 @@ class Noise:
 
     def __post_init__(self) -> None:
         simplex.check_epsilon(self.epsilon)
+        check_seed(self.seed)
         self._fresh = np.random.default_rng(self.seed)
 
     def __call__(self, probs: Tensor, x: Tensor | None = None) -> Tensor:
@@ -70,12 +71,14 @@ def denoised(answers: Tensor, epsilon: float) -> Tensor:
 
     Raises ValueError where ε is not in [0, 2), since at 2 the answers tell nothing.
     """
-    require(0 <= epsilon < 2, "epsilon must be in [0, 2)", epsilon)
+    within("epsilon", epsilon, "[0, 2)")
     checked(answers)
     answers = floats("answers", answers)
     classes = answers.shape[1]
     peak = sum(1 / k for k in range(1, classes + 1)) / classes
     mean = torch.full_like(answers, (1 - peak) / (classes - 1))
     mean = mean.scatter(1, answers.argmax(1, keepdim=True), peak)
+    right = bool((answers.sum(1) > 0).all())
+    require(right, "answers must have a sum > 0 in each row", "a row of zeros")
     y = ((answers - epsilon / 2 * mean) / (1 - epsilon / 2)).clamp(min=0)
     return y / y.sum(1, keepdim=True)

@@ -87,6 +87,7 @@ class ModelGuardS:
     def _rows(self, probs: Tensor) -> tuple[Tensor, Rows]:
         """Check predictions; return them on the CPU, and what `Centroids` asks of."""
         tensor("probs", probs)
+        require(probs.ndim == 2, "probs must be [N, C]", list(probs.shape))
         probs, labels, peaks = probs.detach().cpu(), [], []
         for block in probs.split(BLOCK):
             simplex.check(block, self.centroids.num_classes)

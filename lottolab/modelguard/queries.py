@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from lottolab import predict, tensors
 from lottolab.batches import normalise
-from lottolab.checks import require, whole
+from lottolab.checks import check_seed, require, whole
 
 Ask = Callable[[Tensor], Tensor]
 Defence = Callable[[Tensor, Tensor | None], Tensor]
@@ -80,6 +80,7 @@ def knockoff(pool: int, budget: int, *, seed: int) -> Tensor:
     >>> knockoff(5, 5, seed=0).sort().values
     tensor([0, 1, 2, 3, 4])
     """
+    whole("pool", pool, 1)
     whole("budget", budget, 1)
     require(budget <= pool, f"budget must be at most the pool, {pool} images", budget)
     return torch.randperm(pool, generator=_generator(seed))[:budget]
@@ -179,4 +180,5 @@ def perturbed(
 
 
 def _generator(seed: int) -> torch.Generator:
+    check_seed(seed)
     return torch.Generator().manual_seed(seed)

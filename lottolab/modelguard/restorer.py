@@ -5,13 +5,11 @@ shadow models that the attacker trains himself; D-DAE+ takes the table of the pa
 Bayes attack. The defence detector of D-DAE is left out, as in the paper.
 """
 
-import math
-
 import torch
 from torch import Tensor, nn
 
 from lottolab import data, tensors, train
-from lottolab.checks import require, whole
+from lottolab.checks import check_seed, require, whole, within
 from lottolab.device import back, here
 from lottolab.modelguard.bayes import Table, pairs
 from lottolab.modelguard.extraction import extract
@@ -121,7 +119,8 @@ def fit(
     perturbed, clean = (here(checked(part)) for part in table)
     whole("epochs", epochs, 1)
     whole("batch", batch, 2)
-    require(0 < lr < math.inf, "lr must be > 0 and finite", lr)
+    within("lr", lr, "(0, inf)")
+    check_seed(seed)
     require(len(clean) >= 2, "the table must hold at least 2 pairs", len(clean))
     batch = min(batch, len(clean))
     with torch.random.fork_rng(devices=[]):

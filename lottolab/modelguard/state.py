@@ -50,28 +50,35 @@ class State:
         # there: to close it would end the locks that this process may have on it.
         with contextlib.suppress(OSError):
             os.close(os.open(path, os.O_CREAT | os.O_EXCL, 0o600))
+        with contextlib.ExitStack() as undo:
+            self._open(about, undo)
+            undo.pop_all()
+        os.chmod(path, 0o600)  # of before, when it was as the umask says
+
+    def _open(self, about: dict, undo: contextlib.ExitStack) -> None:
+        path = self.path
         try:
             # The thread that answers is another than the one that opens.
             self.database = sqlite3.connect(
                 path, timeout=0, isolation_level=None, check_same_thread=False
             )
+            undo.callback(self.close)
             self.database.executescript(TABLES)
             found = self.database.execute("SELECT text FROM about").fetchone()
             if found is None:
                 text = json.dumps(about)
                 self.database.execute("INSERT INTO about VALUES (?)", [text])
+            known = about if found is None else json.loads(found[0])
         except sqlite3.OperationalError as error:
             used = "another service has it" if "locked" in str(error) else error
             raise RuntimeError(f"{path} cannot be opened: {used}") from error
-        except sqlite3.DatabaseError as error:
+        except (sqlite3.DatabaseError, TypeError, ValueError) as error:
             raise ValueError(f"{path} is no state of a service: {error}") from error
-        if found and json.loads(found[0]) != about:
-            self.close()
+        if known != about:
             raise ValueError(
                 f"{path} is the state of {found[0]}, not of {json.dumps(about)}: name "
                 "another file by --state"
             )
-        os.chmod(path, 0o600)  # of before, when it was as the umask says
 
     def restore(self, defence: ModelGuardS) -> None:
         """Open the kept centroids again in a fresh defence, in each class's order.
@@ -126,8 +133,8 @@ class State:
         self.database.close()
 
     def _rows(self, table: str) -> Iterator[bytes]:
-        found = self.database.execute(f"SELECT * FROM {table} ORDER BY place")
         try:
+            found = self.database.execute(f"SELECT * FROM {table} ORDER BY place")
             for place, data, crc in found:
                 right = isinstance(data, bytes) and zlib.crc32(data) == crc
                 require(right, f"{self.path} is damaged", f"row {place} of {table}")

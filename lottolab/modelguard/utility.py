@@ -11,7 +11,7 @@ from sklearn.metrics import roc_auc_score
 from torch import Tensor
 
 from lottolab import predict, tensors
-from lottolab.checks import require, whole
+from lottolab.checks import require, whole, within
 from lottolab.modelguard.queries import checked
 
 FLOOR = 1e-6  # the smallest probability that the log-loss believes in
@@ -78,7 +78,7 @@ def log_loss(answers: Tensor, labels: Tensor, floor: float = FLOOR) -> float:
     A defence that answers 0 there costs −log `floor`, not infinity: the floor decides
     how bad the few such answers are.
     """
-    require(0 < floor < 1, "floor must be in (0, 1)", floor)
+    within("floor", floor, "(0, 1)")
     answers = tensors.floats("answers", answers)
     own = _of_class(answers, labels).double()
     return float(-own.clamp(min=floor).log().mean())

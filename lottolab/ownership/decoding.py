@@ -9,7 +9,7 @@ from qrcode import base
 from scipy import special, stats
 from torch import Tensor
 
-from lottolab.checks import one_of, require
+from lottolab.checks import one_of, require, within
 from lottolab.ownership import qr, signature
 from lottolab.stats import binomial_upper
 
@@ -110,7 +110,7 @@ def expected(version: int, ecc: str, flip: float) -> float:
     """
     require(version in range(1, 41), "version must be in 1 to 40", version)
     one_of("ecc", ecc, qr.LEVELS)
-    require(0 <= flip <= 1, "flip must be in [0, 1]", flip)
+    within("flip", flip, "[0, 1]")
     wrong = 1 - (1 - flip) ** 8
     chance = 1.0
     for block in base.rs_blocks(version, qr.LEVELS[ecc]):

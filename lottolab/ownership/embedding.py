@@ -12,6 +12,7 @@ from torch import Tensor
 from lottolab.checks import one_of, require
 from lottolab.ownership import qr
 from lottolab.ownership.key import SignatureKey
+from lottolab.tensors import described, tensor
 
 
 def side(mask: Tensor) -> int:
@@ -25,10 +26,14 @@ def room(masks: dict[str, Tensor], layer: str | None = None) -> int:
     Raises:
         ValueError: no such layer, one that is no convolution, or a mask is not bool.
     """
+    require(isinstance(masks, dict), "masks must be by name", described(masks))
     if layer is not None:
         one_of("layer", layer, masks)
+        tensor(f"mask {layer}", masks[layer])
         require(masks[layer].ndim == 4, f"{layer} must be a convolution", "another")
     for name, mask in masks.items():
+        tensor(f"mask {name}", mask)
+        require(mask.numel() > 0, f"mask {name} must hold weights", list(mask.shape))
         require(mask.dtype == torch.bool, f"the mask {name} must be bool", mask.dtype)
     return max((side(m) for n, m in masks.items() if layer in (None, n)), default=0)
 

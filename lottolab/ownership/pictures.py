@@ -113,5 +113,6 @@ def _fill(plane: np.ndarray, channels: int, random: np.random.Generator) -> np.n
 
 
 def _check_format(channels: int, size: int) -> None:
+    whole("channels", channels, 1)
     one_of("channels", channels, (1, 3))
     whole("size", size, 8)

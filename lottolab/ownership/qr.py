@@ -13,7 +13,7 @@ import qrcode
 from qrcode import base, constants, util
 from reedsolo import ReedSolomonError, RSCodec
 
-from lottolab.checks import one_of
+from lottolab.checks import one_of, require, whole
 
 LEVELS = {
     "L": constants.ERROR_CORRECT_L,
@@ -70,6 +70,10 @@ def encode(
             would fit.
     """
     one_of("ecc", ecc, LEVELS)
+    require(isinstance(text, str), "text must be a string", type(text).__name__)
+    whole("largest", largest, 0)
+    if mask is not None:
+        one_of("mask", mask, range(8))
     length = len(text.encode())
     versions = [v for v in range(1, 41) if 17 + 4 * v <= largest]
     versions = [v for v in versions if version in (None, v)]

@@ -15,7 +15,7 @@ import numpy as np
 from scipy import stats
 from torch import Tensor
 
-from lottolab.checks import one_of, require
+from lottolab.checks import check_seed, one_of, require
 from lottolab.ownership import alignment, embedding, qr
 from lottolab.ownership.key import SignatureKey, digest
 from lottolab.ownership.qr import Decoded
@@ -93,6 +93,7 @@ def choose(
     Raises:
         ValueError: the text or the layer does not fit.
     """
+    require(isinstance(text, str), "text must be a string", type(text).__name__)
     text = unicodedata.normalize("NFC", text)
     modules, form = _encode(text, ecc, embedding.room(masks, layer))
     if layer is None:
@@ -137,6 +138,7 @@ def embed(
         ValueError: the text or the layer does not fit, or the layer has too few or
             too many weights for the code.
     """
+    check_seed(seed)
     secret = secret or hashlib.sha256(f"lottolab signature {seed}".encode()).hexdigest()
     wanted, key = choose(masks, text, secret, ecc=ecc, layer=layer)
     random = np.random.default_rng(seed)

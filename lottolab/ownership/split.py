@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from lottolab import masks as masking
-from lottolab.checks import one_of, require
+from lottolab.checks import check_seed, one_of, require, within
 
 SCORES = ("magnitude", "ewp", "betweenness", "random")
 
@@ -56,9 +56,11 @@ def split_key(
         ValueError: fraction or score is not allowed, masks and weights do not fit, or
             weights are not finite.
     """
-    require(0 < fraction < 1, "fraction must be in (0, 1)", fraction)
+    within("fraction", fraction, "(0, 1)")
+    check_seed(seed)
     one_of("score", score, SCORES)
     masking.check(masks, weights)
+    require(len(masks) > 0, "masks must be of one layer or more", "none")
     found = scores(masks, weights, score, seed)
     names = sorted(masks)
     kept = [int(masks[name].sum()) for name in names]
