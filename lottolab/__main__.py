@@ -18,6 +18,10 @@ from lottolab import machine, setup
 if __name__ == "__main__":
     machine.settle()
     try:
+        if sys.argv[1:] == ["doctor"]:  # says what is missing, and installs nothing
+            found = setup.interpreter()
+            python = found if found.exists() else sys.executable
+            sys.exit(subprocess.call([python, "-m", "lottolab.doctor"]))
         python = setup.ready()
         sys.exit(subprocess.call([python, "-m", "lottolab.cli", *sys.argv[1:]]))
     except KeyboardInterrupt:

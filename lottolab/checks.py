@@ -2,8 +2,12 @@
 
 import difflib
 import math
+import re
 from collections.abc import Iterable
 from numbers import Real
+
+LONGEST = 48  # characters of a folder's name, for Windows allows 260 in a whole path
+DEVICES = "con|prn|aux|nul|com[0-9]|lpt[0-9]"  # what Windows means by these names
 
 
 def require(ok: bool, what: str, given) -> None:
@@ -16,6 +20,15 @@ def whole(name: str, given, low: int) -> None:
     """Raise ValueError unless `given` is an int, and no bool, of at least `low`."""
     right = type(given) is int and given >= low
     require(right, f"{name} must be a whole number >= {low}", repr(given))
+
+
+def folder_name(what: str, given: str) -> None:
+    """Raise ValueError unless `given` names a folder on every system."""
+    good = re.fullmatch(rf"\w([\w.-]{{0,{LONGEST - 2}}}[\w-])?", given, re.ASCII)
+    letters = f"1 to {LONGEST} letters, digits, '_', '-' and '.', the last inside only"
+    require(bool(good), f"{what} must be {letters}", repr(given))
+    device = re.fullmatch(rf"({DEVICES})(\..*)?", given, re.IGNORECASE)
+    require(not device, f"{what} must not be that of a device on Windows", given)
 
 
 def number(name: str, given, low: float, high: float = math.inf) -> None:

@@ -127,19 +127,21 @@ def select(
     Numbers match to a relative 1e-9; texts match a cell, or a label in it between ";".
     Raises ClaimError if a column is missing, nothing matches, or a seed does twice.
     """
-    where, rows = f"claim {claim}: {dict(selection)}", table
+    where, kept = f"claim {claim}: {dict(selection)}", np.arange(len(table))
     for column in ("seed", "value", *selection):
         if column not in table:
             columns = ", ".join(map(str, table.columns))
             raise ClaimError(f"{where}: no column {column!r} in the table ({columns})")
     for column, wanted in selection.items():
-        there = rows[column].drop_duplicates().tolist()
-        rows = rows[_matches(rows[column], wanted)]
-        if rows.empty:
+        cells = table[column].iloc[kept]
+        kept = kept[_matches(cells, wanted)]
+        if not len(kept):
+            there = cells.drop_duplicates().tolist()
             raise ClaimError(
                 f"{where}: no row has {column} = {wanted!r}, they have {there[:9]}; "
                 "measure it, or correct the selection"
             )
+    rows = table.iloc[kept]
     seeds = rows["seed"]
     if seeds.duplicated().any():
         twice = rows[seeds == seeds[seeds.duplicated()].iloc[0]]

@@ -3,7 +3,7 @@
 A room of the package adds its own commands by a module `commands` with a typer `app`.
 """
 
-import importlib.util
+import importlib
 import shutil
 import sys
 from pathlib import Path
@@ -13,13 +13,14 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from lottolab import checks, execute, machine
-from lottolab import edition as whole
+# Help and complaints about typos import nothing else of lottolab: each command checks
+# its words first, and imports what it runs when it does.
+from lottolab import checks, grids, machine, parameters
 from lottolab.progress import duration
 
-ROOMS = ["ownership", "membership", "ensembles", "modelguard", "mia_pruning"]
 Scale = Annotated[str, typer.Option(help="smoke, laptop, cifar or paper")]
 
+ROOMS = Path(__file__).parent
 app = typer.Typer(
     help="Run, check and render the book.",
     no_args_is_help=True,
@@ -32,6 +33,9 @@ console = Console(highlight=False)
 @app.command()
 def book(scale: Scale = "smoke") -> None:
     """Run every chapter at a scale and render the book; who failed has a page too."""
+    parameters.having(scale)
+    from lottolab import edition as whole
+
     notebooks, failures = whole.attempt_all(scale)
     for failure in failures:
         print(f"lottolab: {failure}", file=sys.stderr, flush=True)
@@ -48,6 +52,9 @@ def render() -> None:
 @app.command()
 def edition() -> None:
     """Run the book at laptop scale and write outputs and results to be committed."""
+    from lottolab import edition as whole
+    from lottolab import execute
+
     whole.run_all("laptop")
     execute.publish()
     _render("laptop", {})
@@ -82,18 +89,21 @@ def run(
         if not equals:
             raise ValueError(f"-p must be NAME=VALUE, got {text!r}")
         given[key.strip()] = value.strip()
+    chapters = parameters.having(scale) if every else [chapter]
+    if not every:
+        parameters.resolve(chapter, scale, given)
+    if name is not None:
+        checks.folder_name("a run's name", name)
+    from lottolab import dryrun, edition, rerun
+
     if dry:
-        from lottolab.dryrun import dry_run
-
-        dry_run(whole.chapters(scale) if every else [chapter], scale, given)
+        dryrun.dry_run(chapters, scale, given)
     elif every:
-        whole.run_all(scale)
+        edition.run_all(scale)
     elif given or name is not None:
-        from lottolab.rerun import rerun
-
-        rerun(chapter, scale, given, name)
+        rerun.rerun(chapter, scale, given, name)
     else:
-        print(whole.run(chapter, scale))
+        print(edition.run(chapter, scale))
 
 
 @app.command()
@@ -107,9 +117,13 @@ def rehearse(
     ] = False,
 ) -> None:
     """Take the first steps of every kind of stage; say what the whole would cost."""
+    allowed = parameters.rehearsed(scale)
+    if chapter is not None:
+        checks.one_of(f"the chapter to rehearse at {scale} scale", chapter, allowed)
     from lottolab.rehearsal.report import report
 
-    raise SystemExit(0 if report(chapter, scale, keep) else 1)
+    chosen = allowed if chapter is None else [chapter]
+    raise SystemExit(0 if report(chosen, scale, keep) else 1)
 
 
 @app.command()
@@ -137,6 +151,13 @@ def sweep(
     ] = None,
 ) -> None:
     """Run a chapter at every point of a grid; a second time, only what is missing."""
+    grids.marks(where or [])
+    if stage is None:
+        grids.of_chapter(chapter, scale, parameter)
+    else:
+        grids.read(parameter)
+        parameters.resolve(chapter, scale, {})
+    from lottolab import execute
     from lottolab.sweep import sweep as over
 
     folder = output or execute.ROOT / "_build" / "sweeps" / chapter
@@ -169,7 +190,7 @@ def status() -> None:
     table = Table(*columns, "last run", title="Committed results")
     for chapter, scale in verify.committed():
         stages = results.read_stages(chapter, scale)
-        measured = results.read(chapter, scale)
+        measured = results.load(results.find(chapter, scale))
         table.add_row(
             *(chapter, scale, str(len(measured)), str(len(stages))),
             str(len(verify.stale(chapter, scale))),
@@ -231,11 +252,19 @@ def claims() -> None:
 
 
 @app.command()
+def doctor() -> None:
+    """Say what this machine has and lacks, and what mends it; for bug reports."""
+    from lottolab.doctor import main as examine
+
+    raise SystemExit(examine())
+
+
+@app.command()
 def clean(
     store: Annotated[bool, typer.Option(help="also every result in the store")] = False,
 ) -> None:
     """Remove `_build/` and what interrupted runs left; with --store all results."""
-    from lottolab import runs
+    from lottolab import execute, runs
 
     leftovers = [p for p in runs.root().glob("*/*") if ".partial-" in p.name]
     leftovers += runs.root().glob("*/*.old")
@@ -246,6 +275,7 @@ def clean(
 
 
 def _render(scale: str, notebooks: dict[str, Path], strict: bool = True) -> None:
+    from lottolab import execute
     from lottolab.render import render as build
 
     target = execute.build_folder(scale) / "html"
@@ -255,12 +285,8 @@ def _render(scale: str, notebooks: dict[str, Path], strict: bool = True) -> None
 
 def _mount_rooms() -> None:
     """Add each room's own commands, where it has some."""
-    for room in [*ROOMS, "labs"]:
-        try:
-            found = importlib.util.find_spec(f"lottolab.{room}.commands")
-        except ModuleNotFoundError:
-            continue
-        if found and room not in [g.name for g in app.registered_groups]:
+    for room in sorted(p.parent.name for p in ROOMS.glob("*/commands.py")):
+        if room not in [group.name for group in app.registered_groups]:
             module = importlib.import_module(f"lottolab.{room}.commands")
             app.add_typer(module.app, name=room)
 

@@ -1,7 +1,6 @@
 """Draw the table of a sweep: one metric against the parameter with the most values."""
 
 import itertools
-import re
 from pathlib import Path
 
 import pandas as pd
@@ -11,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from lottolab import parameters, plots
-from lottolab.checks import one_of, require
+from lottolab.checks import one_of
 
 PREFIX = "p_"  # of the columns that hold a point's parameters
 PANELS = 6
@@ -26,21 +25,6 @@ def shown(chapter: str) -> dict | None:
     """
     path = Path(parameters.BOOK, "sweeps.yaml")
     return yaml.safe_load(path.read_bytes()).get(chapter) if path.exists() else None
-
-
-def marks(given: list[str]) -> dict[str, list[str]]:
-    """Read `COLUMN=VALUES`, values between commas.
-
-    >>> marks(["attack=naive,votes"])
-    {'attack': ['naive', 'votes']}
-    """
-    found = {}
-    for text in given:
-        column, equals, values = text.partition("=")
-        require(bool(equals), "--where must be COLUMN=VALUES", repr(text))
-        # A comma before a blank belongs to the value: "lira, online".
-        found[column.strip()] = [v.strip() for v in re.split(r",(?! )", values)]
-    return found
 
 
 def draw(

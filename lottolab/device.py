@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lottolab.checks import require
+from lottolab.checks import one_of, require
 
 
 def default_device() -> str:
@@ -62,7 +62,13 @@ def choose_precision(device: str) -> str:
     """Return `bfloat16` where the device is faster with it, else `float32`.
 
     A CPU must have AMX: with AVX512-BF16 alone, bfloat16 was slower than float32.
+    `LOTTOLAB_PRECISION` names one of the two for all devices; each table names its own.
+
+    Raises ValueError where it names something else.
     """
+    if named := os.environ.get("LOTTOLAB_PRECISION"):
+        one_of("LOTTOLAB_PRECISION", named, ("float32", "bfloat16"))
+        return named
     if torch.device(device).type == "cuda":
         return "bfloat16" if torch.cuda.is_bf16_supported() else "float32"
     capabilities = getattr(torch.cpu, "get_capabilities", dict)()

@@ -29,7 +29,7 @@ def plan(chapter: str, scale: str, given: dict) -> tuple[pd.DataFrame, str]:
         ValueError: chapter, scale or parameters are not allowed.
         Failed: a cell raised.
     """
-    values = execute.resolve(chapter, scale, given)
+    values = parameters.resolve(chapter, scale, given)
     notebook = nbformat.read(parameters.BOOK / f"{chapter}.ipynb", as_version=4)
     plans = [i for i, c in enumerate(notebook.cells) if "jobs.plan(" in c.source]
     if not plans:

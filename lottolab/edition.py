@@ -11,7 +11,6 @@ import nbformat
 import pandas as pd
 
 from lottolab import execute, jobs, parameters, results, runs, store
-from lottolab.checks import one_of
 from lottolab.claims_file import CHAPTERS
 
 CODE = Path(__file__).resolve().parent
@@ -27,7 +26,7 @@ def run_all(scale: str) -> dict[str, Path]:
     notebooks, failures = attempt_all(scale)
     if failures:
         told = "; ".join(map(str, failures))
-        count = f"{len(failures)} of {len(chapters(scale))} chapters failed"
+        count = f"{len(failures)} of {len(parameters.having(scale))} chapters failed"
         raise execute.Failed(f"{count}: {told}")
     return notebooks
 
@@ -43,7 +42,7 @@ def attempt_all(scale: str) -> tuple[dict[str, Path], list[execute.Failed]]:
     Raises:
         ValueError: no chapter has the scale.
     """
-    names = chapters(scale)
+    names = parameters.having(scale)
     stored = [n for n in names if n in CHAPTERS and _stored_before(n, scale)]
     alone = [n for n in names if n in CHAPTERS and n not in stored]
     readers = [n for n in names if n not in CHAPTERS]
@@ -82,16 +81,6 @@ def _stored_before(chapter: str, scale: str) -> bool:
     return table is not None and _is_stored(table)
 
 
-def chapters(scale: str) -> list[str]:
-    """Return the chapters that have the scale, in the order of the book.
-
-    Raises:
-        ValueError: there is no such scale.
-    """
-    one_of("the scale", scale, parameters.SCALES)
-    return [n for n in parameters.chapters() if scale in parameters.scales(n)]
-
-
 def run(chapter: str, scale: str) -> Path:
     """Run one chapter at a scale, note what it was made of, and return its notebook."""
     before = ingredients(chapter, scale)
@@ -128,7 +117,7 @@ def ingredients(chapter: str, scale: str) -> str:
     Raises:
         ValueError: chapter or scale are not allowed.
     """
-    values = execute.resolve(chapter, scale, {})
+    values = parameters.resolve(chapter, scale, {})
     digest = hashlib.sha256()
     notebook = nbformat.read(parameters.BOOK / f"{chapter}.ipynb", as_version=4)
     cells = [[c.cell_type, c.source, c.metadata] for c in notebook.cells]

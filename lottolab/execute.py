@@ -64,7 +64,7 @@ def execute(
         Failed: a cell raised, or the kernel died.
     """
     given = given or {}
-    values = resolve(chapter, scale, given)
+    values = parameters.resolve(chapter, scale, given)
     apart = folder is not None
     require(apart or not given, "parameters of one's own need a folder", folder)
     folder = folder or build_folder(scale)
@@ -95,20 +95,6 @@ def execute(
 def unfinished(target: Path) -> Path:
     """Return what a notebook is called that did not run to its end."""
     return target.with_suffix(".unfinished.ipynb")
-
-
-def resolve(chapter: str, scale: str, given: dict) -> dict:
-    """Return the values to put in for the chapter's parameters.
-
-    Raises:
-        ValueError: chapter, scale or parameters are not allowed.
-    """
-    chosen = given.get("scale", scale)
-    require(chosen == scale, "the scale is chosen by --scale, not by -p scale", chosen)
-    values = parameters.resolve(chapter, scale, given)
-    if scale != "laptop" and "scale" in parameters.of(chapter):
-        values["scale"] = scale
-    return values
 
 
 def run_cells(source: Path, target: Path, values: dict):

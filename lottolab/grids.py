@@ -1,11 +1,11 @@
-"""Read the grid of a sweep from a command line."""
+"""Read the grid of a sweep, and what its figure shows, from a command line."""
 
 import itertools
 import math
 import re
 from dataclasses import replace
 
-from lottolab import execute, parameters
+from lottolab import parameters
 from lottolab.checks import one_of, require
 from lottolab.parameters import Parameter
 
@@ -36,7 +36,7 @@ def of_chapter(chapter: str, scale: str, given: list[str]) -> list[dict]:
             found = [known[name].check([value]) for value in found]
         axes[name] = found
     made = product(axes)
-    execute.resolve(chapter, scale, made[0])
+    parameters.resolve(chapter, scale, made[0])
     return made
 
 
@@ -82,6 +82,21 @@ def product(axes: dict[str, list]) -> list[dict]:
     count = math.prod(map(len, axes.values()))
     require(count <= MOST, f"a grid must have {MOST} points at most", count)
     return [dict(zip(axes, p, strict=True)) for p in itertools.product(*axes.values())]
+
+
+def marks(given: list[str]) -> dict[str, list[str]]:
+    """Read `COLUMN=VALUES`, values between commas.
+
+    >>> marks(["attack=naive,votes"])
+    {'attack': ['naive', 'votes']}
+    """
+    found = {}
+    for text in given:
+        column, equals, values = text.partition("=")
+        require(bool(equals), "--where must be COLUMN=VALUES", repr(text))
+        # A comma before a blank belongs to the value: "lira, online".
+        found[column.strip()] = [v.strip() for v in re.split(r",(?! )", values)]
+    return found
 
 
 def label(point: dict) -> str:

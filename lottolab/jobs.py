@@ -120,7 +120,8 @@ def _side_by_side(
                 if not died:  # no run is to blame
                     raise
                 ran = " or ".join(died[place]["run"] for place in died)
-                _tell(f"a worker died ({_ending(error)}) in {ran}; tried again alone")
+                end, hint = _ending(error)
+                _tell(f"a worker died ({end}) in {ran}; tried again alone{hint}")
                 for place in died:
                     found[place] = _alone(*todo[place], here, keep, place)
     return found
@@ -141,8 +142,8 @@ def _alone(
             unknown = {"run": runs.told(stage, setting), "place": "", "said": ""}
             died = _died(marks, {place: (stage, setting)}).get(place, unknown)
             here[runs.DIED] = f"{here.get(runs.DIED, '')} {died['place']}"
-            hint = KILLED if "SIGKILL" in _ending(error) else ""
-            told = f"{died['run']}: its process died ({_ending(error)}), also alone"
+            end, hint = _ending(error)
+            told = f"{died['run']}: its process died ({end}), also alone"
             _tell(f"{told}; given up")
             return "\n".join([told + hint, *died["said"].splitlines()[:LINES]])
 
@@ -172,10 +173,11 @@ def _died(marks: str, todo: dict[int, tuple[Callable, dict]]) -> dict[int, dict]
     return {place: run for place, run in found.items() if run["said"]} or found
 
 
-def _ending(error: BrokenProcessPool) -> str:
-    """Return how a process ended, such as `SIGKILL`, which joblib puts in prose."""
+def _ending(error: BrokenProcessPool) -> tuple[str, str]:
+    """Return how a process ended, such as `SIGKILL` (in joblib's prose), and a hint."""
     codes = re.findall(r"SIG[A-Z0-9]+|EXIT\(\d+\)", str(error))
-    return ", ".join(dict.fromkeys(codes)) or "nobody knows of what"
+    end = ", ".join(dict.fromkeys(codes)) or "nobody knows of what"
+    return end, KILLED if "SIGKILL" in end else ""
 
 
 @contextmanager

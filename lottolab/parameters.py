@@ -19,7 +19,7 @@ from pathlib import Path
 
 import yaml
 
-from lottolab.checks import one_of
+from lottolab.checks import one_of, require
 
 BOOK = Path(__file__).resolve().parents[1] / "book"
 SCALES = ("laptop", "cifar", "smoke", "paper")
@@ -95,6 +95,26 @@ def chapters() -> list[str]:
     return [name for name in files if (BOOK / f"{name}.ipynb").is_file()]
 
 
+def having(scale: str) -> list[str]:
+    """Return the chapters that have the scale, in the order of the book.
+
+    Raises:
+        ValueError: there is no such scale.
+    """
+    one_of("the scale", scale, SCALES)
+    return [name for name in chapters() if scale in scales(name)]
+
+
+def rehearsed(scale: str) -> list[str]:
+    """Return the chapters that have the scale and results of their own to compute.
+
+    Raises:
+        ValueError: nothing is rehearsed at the scale.
+    """
+    one_of("the scale", scale, ["smoke", "laptop", "paper"])
+    return [name for name in having(scale) if "seeds" in of(name)]
+
+
 def scales(chapter: str) -> list[str]:
     """Return the scales at which the chapter can run."""
     found = sorted(p.parent.name for p in BOOK.glob(f"scales/*/{chapter}.yaml"))
@@ -153,12 +173,16 @@ def parse_cell(source: str) -> dict[str, Parameter]:
 def resolve(chapter: str, scale: str, given: dict[str, object]) -> dict[str, object]:
     """Return the parameters to put in: the scale's, overridden by the given ones.
 
+    A chapter that has the parameter `scale` is told another scale than laptop by it.
+
     Args:
         given: name to value, or to text from a command line.
 
     Raises:
         ValueError: the chapter, the scale, a name, a type or a value is not allowed.
     """
+    chosen = given.get("scale", scale)
+    require(chosen == scale, "the scale is chosen by --scale, not by -p scale", chosen)
     known = of(chapter)
     one_of(f"the scale of {chapter}", scale, scales(chapter))
     path = BOOK / "scales" / scale / f"{chapter}.yaml"
@@ -168,4 +192,6 @@ def resolve(chapter: str, scale: str, given: dict[str, object]) -> dict[str, obj
         text = isinstance(value, str) and name in given
         check = known[name].parse if text else known[name].check
         values[name] = check(value)
+    if scale != "laptop" and "scale" in known:
+        values["scale"] = scale
     return values

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import nbformat
 
-from lottolab import files
+from lottolab import files, plain_sphinx
 from lottolab.labs import downloads
 
 # Words, symbols and citations of a chapter link to these.
@@ -178,10 +178,16 @@ def _copy_book(source: Path, work: Path, *without: str) -> None:
         shutil.copy(file, static / file.name)
 
 
-def _build(work: Path, strict: bool) -> None:
+def _command(work: Path, strict: bool) -> list[str]:
+    if importlib.util.find_spec("jupyter_book") is None:
+        return plain_sphinx.command(work, strict, sys.executable)
     options = ["-W", "-n", "--keep-going"] if strict else []
+    return [*_BUILD, "build", str(work), *options]
+
+
+def _build(work: Path, strict: bool) -> None:
     done = subprocess.run(
-        [*_BUILD, "build", str(work), *options],
+        _command(work, strict),
         cwd=work,
         env={**os.environ, **_WORDS},
         stdin=subprocess.DEVNULL,

@@ -18,11 +18,9 @@ from lottolab import (
     terminal,
     verify,
 )
-from lottolab.checks import require
+from lottolab.checks import LONGEST, folder_name, require
 
-LONGEST = 48  # characters of a run's name, for Windows allows 260 in a whole path
 MOST = 15  # lines of a printed table; `changes.csv` has all
-DEVICES = "con|prn|aux|nul|com[0-9]|lpt[0-9]"  # what Windows means by these names
 NOTE = """\
 :::{{warning}}
 This page is a run of one's own: `{chapter}` at `{scale}` scale with {changed}. Its
@@ -37,7 +35,7 @@ def changed(chapter: str, scale: str, given: dict) -> dict[str, object]:
     Raises:
         ValueError: chapter, scale or parameters are not allowed.
     """
-    values = execute.resolve(chapter, scale, given)
+    values = parameters.resolve(chapter, scale, given)
     plain = {p.name: p.default for p in parameters.of(chapter).values()}
     plain |= parameters.resolve(chapter, scale, {})
     return {k: values[k] for k in sorted(given) if values[k] != plain[k]}
@@ -62,11 +60,7 @@ def reserve(name: str, chapter: str, scale: str, own: dict[str, object]) -> Path
     Raises:
         ValueError: the name is no good, or a run of something else has it.
     """
-    good = re.fullmatch(rf"\w([\w.-]{{0,{LONGEST - 2}}}[\w-])?", name, re.ASCII)
-    letters = f"1 to {LONGEST} letters, digits, '_', '-' and '.', the last inside only"
-    require(good, f"a run's name must be {letters}", repr(name))
-    device = re.fullmatch(rf"({DEVICES})(\..*)?", name, re.IGNORECASE)
-    require(not device, "a run's name must not be that of a device on Windows", name)
+    folder_name("a run's name", name)
     folder = execute.build_folder("runs") / name
     this = {"chapter": chapter, "scale": scale, "parameters": own}
     note = folder / "run.json"

@@ -8,7 +8,7 @@ it again and compare.
 import itertools
 import json
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 import pandas as pd
@@ -133,7 +133,8 @@ def read(chapter: str, scale: str) -> pd.DataFrame | None:
     table = load(path)
     stages = read_stages(chapter, scale).set_index("stage")
     stages = stages[stages.index.isin(table["stage"])]
-    now = {place: current(stage) for place, stage in stages.iterrows()}
+    rows = stages.to_dict("records")
+    now = dict(zip(stages.index, map(current, rows), strict=True))
     return table.assign(stale=table["fingerprint"] != table["stage"].map(now))
 
 
@@ -174,7 +175,7 @@ def restamp(chapter: str, scale: str, fingerprints: dict[str, str]) -> None:
         _replace(table, path)
 
 
-def current(stage: pd.Series) -> str | None:
+def current(stage: Mapping[str, str]) -> str | None:
     """Return the fingerprint of a stage's code as it stands; None if it is gone."""
     return runs.current_of(stage["function"], json.loads(stage["arguments"]))
 

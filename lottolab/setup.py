@@ -28,8 +28,7 @@ def ready(root: Path = ROOT) -> str:
     the Python are those of the last complete installation. Exits with a message that
     says what to do where venv or pip fail.
     """
-    venv = root / ".venv"
-    python = venv / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
+    venv, python = root / ".venv", interpreter(root)
     stamp, wanted = venv / "installed", _wanted(root)
     if python.exists() and stamp.exists() and stamp.read_text() == wanted:
         return str(python)
@@ -47,6 +46,11 @@ def ready(root: Path = ROOT) -> str:
     if subprocess.call([python, "-c", "import pyzbar.pyzbar"], stderr=-3):
         print(ZBAR, flush=True)
     return str(python)
+
+
+def interpreter(root: Path = ROOT) -> Path:
+    """Return where the Python in `root/.venv` is, or would be."""
+    return root / ".venv" / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
 
 
 def _wanted(root: Path) -> str:

@@ -14,10 +14,9 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file
 
+# torch is imported where a value is written or read: records are read without it.
 from lottolab import files
 
 
@@ -124,6 +123,8 @@ def peak_memory() -> int:
 
 
 def _write_value(folder: Path, name: str, value) -> dict:
+    import torch
+
     kind = _kind(name, value)
     suffix = {"table": "csv", "json": "json"}.get(kind, "safetensors")
     path = folder / f"{name}.{suffix}"
@@ -138,6 +139,8 @@ def _write_value(folder: Path, name: str, value) -> dict:
 
 
 def _kind(name: str, value) -> str:
+    import torch
+
     if isinstance(value, pd.DataFrame):
         return "table"
     if isinstance(value, torch.Tensor):
@@ -163,6 +166,8 @@ def _read_value(path: Path, kind: str):
         return pd.read_csv(path, keep_default_na=False, na_values=[""])
     if kind == "json":
         return json.loads(path.read_text())
+    from safetensors.torch import load_file
+
     tensors = load_file(path)
     if kind == "state":
         return tensors

@@ -58,7 +58,7 @@ def sweep(
             nothing has run; or the table, which is written, has no such rows to draw.
         RuntimeError: the scheduler cannot be reached.
     """
-    marks, look, words = curves.marks(where or []), None, {}
+    marks, look, words = grids.marks(where or []), None, {}
     if stage is None:
         made, salt = grids.of_chapter(chapter, scale, given), _code(chapter)
         call = functools.partial(run_point, chapter, scale)

@@ -16,7 +16,7 @@ def committed() -> list[tuple[str, str]]:
 def stale(chapter: str, scale: str) -> pd.DataFrame:
     """Return the stages behind the committed measurements whose code has changed."""
     stages = results.read_stages(chapter, scale)
-    now = [results.current(stage) for _, stage in stages.iterrows()]
+    now = [results.current(stage) for stage in stages.to_dict("records")]
     return stages[[a != b for a, b in zip(stages["fingerprint"], now, strict=True)]]
 
 

@@ -9,16 +9,8 @@ import torch
 # Tests ask their own servers only, which no proxy reaches.
 for name in [name for name in os.environ if name.lower().endswith("_proxy")]:
     del os.environ[name]
-
-
-@pytest.fixture(autouse=True, scope="session")
-def in_float32():
-    """Train in float32 also where the CPU has AMX, so that every CPU rounds alike."""
-    known = getattr(torch.cpu, "get_capabilities", dict)()
-    plain = {**known, "amx_bf16": False}
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(torch.cpu, "get_capabilities", lambda: plain, raising=False)
-        yield
+# Every CPU rounds alike, also one with AMX, and so do the processes that tests start.
+os.environ["LOTTOLAB_PRECISION"] = "float32"
 
 
 @pytest.fixture

@@ -6,9 +6,7 @@ table's container, a cell's output), never with the page, and is never cut off.
 
 from __future__ import annotations
 
-import os
 import re
-import shutil
 from dataclasses import dataclass
 from html.parser import HTMLParser
 from pathlib import Path
@@ -17,12 +15,6 @@ from urllib.parse import unquote, urlsplit
 SIZES = {"desktop": (1280, 900), "phone": (390, 844)}
 LOCAL = ("file:", "data:", "blob:", "about:")
 
-_NAMES = ("chromium", "chromium-browser", "google-chrome", "chrome", "msedge")
-_PLACES = (
-    "/Applications/Google Chrome.app/Contents/MacOS/Google Chrome",
-    "C:/Program Files/Google/Chrome/Application/chrome.exe",
-    "C:/Program Files (x86)/Microsoft/Edge/Application/msedge.exe",
-)
 _FLAGS = [
     "--no-sandbox",  # root in a container; only our own files are opened
     "--disable-gpu",
@@ -45,13 +37,6 @@ class Visit:
     console: list[str]
     requests: list[str]
     seen: dict[str, list[str]]
-
-
-def chromium() -> str | None:
-    """Find a browser of the Chromium family on this machine."""
-    found = (shutil.which(name) for name in _NAMES)
-    places = (place for place in _PLACES if os.path.isfile(place))
-    return next((path for path in (*found, *places) if path), None)
 
 
 def pages(root: Path) -> list[Path]:

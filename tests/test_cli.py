@@ -1,6 +1,5 @@
 """Commands do what they say; bad input is one line, exit code 2, and nothing runs."""
 
-import importlib.util
 import sys
 import types
 
@@ -93,10 +92,10 @@ def test_no_command_shows_the_commands(home, capfd):
 def test_run_hands_on_what_was_given(home, monkeypatch):
     seen = []
     monkeypatch.setattr("lottolab.rerun.rerun", lambda *given: seen.append(given))
-    words = ["run", "ownership", "-p", "rounds=3", "--parameter", " stem = a=b "]
+    words = ["run", "ownership", "-p", "rounds=3", "--parameter", " text = a=b "]
     assert cli.main(words) == 0
     assert cli.main(["run", "ownership", "--scale", "smoke", "--name", "mine"]) == 0
-    given = {"rounds": "3", "stem": "a=b"}
+    given = {"rounds": "3", "text": "a=b"}
     first, second = seen
     assert first == ("ownership", "laptop", given, None)
     assert second == ("ownership", "smoke", {}, "mine")
@@ -343,7 +342,7 @@ def test_clean_of_nothing_is_no_failure(home, capfd):
 
 
 @pytest.fixture
-def room(monkeypatch):
+def room(tmp_path, monkeypatch):
     """Give the room `ownership` a command that exits with the code it is given."""
     module = types.ModuleType("lottolab.ownership.commands")
     module.app = typer.Typer(help="Hide a signature.")
@@ -358,12 +357,12 @@ def room(monkeypatch):
     def extract() -> None:
         """Find a text."""
 
-    name = module.__name__
-    module.__spec__ = importlib.util.spec_from_loader(name, loader=None)
-    package = types.ModuleType("lottolab.ownership")
-    package.__path__ = []
-    monkeypatch.setitem(sys.modules, "lottolab.ownership", package)
-    monkeypatch.setitem(sys.modules, name, module)
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    folder = tmp_path / "rooms/ownership"
+    folder.mkdir(parents=True)
+    (folder / "commands.py").touch()
+    (tmp_path / "rooms/membership").mkdir()  # a room without commands
+    monkeypatch.setattr(cli, "ROOMS", folder.parent)
     monkeypatch.setattr(cli.app, "registered_groups", [])
 
 
@@ -379,7 +378,6 @@ def test_a_room_brings_its_own_commands(home, room, capfd):
     assert len(capfd.readouterr().err.splitlines()) == 1
 
 
-def test_a_room_that_is_not_there_has_no_commands(home, monkeypatch, capfd):
-    monkeypatch.setattr(cli, "ROOMS", ["nowhere", "book"])  # a module is no room
-    assert cli.main(["nowhere"]) == 2
-    assert "got 'nowhere'" in capfd.readouterr().err
+def test_a_room_without_commands_has_none(home, room, capfd):
+    assert cli.main(["membership"]) == 2
+    assert "got 'membership'" in capfd.readouterr().err

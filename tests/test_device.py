@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from lottolab import models
-from lottolab.device import back, here
+from lottolab.device import back, choose_precision, describe_device, here
 
 KINDS = {
     "tensor": torch.arange(3.0),
@@ -72,3 +72,17 @@ def test_a_network_is_built_on_the_gpu_with_the_bits_of_the_cpu(monkeypatch):
     assert {p.device.type for p in there.parameters()} == {"cuda"}
     for name, value in back(there.state_dict()).items():
         assert torch.equal(value, plain[name])
+
+
+@pytest.mark.parametrize("named", ["float32", "bfloat16"])
+def test_the_environment_names_the_precision_of_any_device(named, monkeypatch):
+    monkeypatch.setenv("LOTTOLAB_DEVICE", "cpu")
+    monkeypatch.setenv("LOTTOLAB_PRECISION", named)
+    assert choose_precision("cpu") == choose_precision("cuda") == named
+    assert describe_device().endswith(f", {named}")
+
+
+def test_a_precision_that_is_none_is_refused(monkeypatch):
+    monkeypatch.setenv("LOTTOLAB_PRECISION", "float16")
+    with pytest.raises(ValueError, match="must be one of float32, bfloat16"):
+        choose_precision("cpu")

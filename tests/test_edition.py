@@ -58,7 +58,7 @@ def ran(tmp_path, monkeypatch):
         target = tmp_path / f"_build/{scale}/notebooks/{chapter}.ipynb"
         target.parent.mkdir(parents=True, exist_ok=True)
         page = nbformat.read(folder / f"{chapter}.ipynb", as_version=4)
-        values = {"scale": scale, "count": 3, **execute.resolve(chapter, scale, {})}
+        values = {"scale": scale, "count": 3, **parameters.resolve(chapter, scale, {})}
         own = {results.FOLDER: str(tmp_path / f"_build/{scale}/results")}
         with execute.environment(chapter, scale, own):
             try:

@@ -10,9 +10,9 @@ import zipfile
 from pathlib import Path
 
 import nbformat
-import pages
 import pytest
 
+from lottolab import capacity
 from lottolab.labs import build
 
 pytestmark = pytest.mark.browser
@@ -71,7 +71,7 @@ def validate(page) -> str:
 def test_a_student_solves_a_lab_in_jupyterlab(server, tmp_path):
     from playwright.sync_api import sync_playwright
 
-    if (path := pages.chromium()) is None:
+    if (path := capacity.chromium()) is None:
         pytest.skip("no Chromium, Chrome or Edge found")
     notebook = tmp_path / "student" / LAB / f"{LAB}.ipynb"
     with sync_playwright() as tool:

@@ -1,5 +1,6 @@
 """What makes and grades labs, shown with a tiny lab and submissions that misbehave."""
 
+import os
 import shutil
 import socket
 from pathlib import Path
@@ -174,6 +175,74 @@ def test_what_cannot_be_read_is_reported_and_an_old_score_is_gone(tiny, tmp_path
     assert "JSON" in found["b"][1]
     assert found["c"] == (0, "tiny.ipynb is missing")
     assert found["d"] == (0, "tiny.ipynb is missing")
+
+
+NAMES = (
+    "Jörg Müller",
+    "Jo\u0308rg Mu\u0308ller",  # the same, as a Mac writes it
+    'O\'Neil "Bo", {x} a] $HOME',
+    "\N{GRINNING FACE}" + "ü" * 120,
+)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such names")
+def test_a_class_is_graded_whatever_its_folders_are_called(tiny, tmp_path):
+    folder = hand_in(tiny, tmp_path, dict.fromkeys(NAMES, HONEST))
+    sound = folder / NAMES[0] / "tiny/tiny.ipynb"
+    for litter in ("__MACOSX/tiny", ".ipynb_checkpoints", f"{NAMES[1]}/.DS_Store"):
+        (folder / litter).mkdir(parents=True)
+    (folder / "desktop.ini").touch()
+    texts = {"list": "[]", "null": "null", "text": "no", "old": '{"nbformat": 2}'}
+    for name in (*texts, "a*", "empty", "tree", "named", "zip", "lab", "alien"):
+        (folder / name / "tiny").mkdir(parents=True)
+    for name, text in texts.items():
+        (folder / name / "tiny/tiny.ipynb").write_text(text)
+    other = nbformat.read(sound, as_version=4)
+    for one in other.cells:
+        one.metadata.nbgrader.grade_id += "_of_another"
+    nbformat.write(other, folder / "alien/tiny/tiny.ipynb")
+    shutil.copytree(sound.parent, folder / "tree/tiny/tiny")
+    shutil.copy(sound, folder / "named/tiny/tiny (1).ipynb")
+    (folder / "zip/tiny/tiny.zip").touch()
+    (folder / "lab/tiny").rename(folder / "lab/tinny")
+    (folder / "loose.zip").touch()
+    (folder / "nothing").mkdir()
+    (folder / "file").mkdir()
+    shutil.copy(sound, folder / "file/tiny.ipynb")
+    (folder / "link").mkdir()
+    (folder / "link/tiny").symlink_to(sound.parent)
+    os.mkdir(os.fsencode(folder) + b"/J\xf6rg")  # from an old zip
+    found = graded(tiny, folder, walls=not contain.missing())
+    assert {name: found.pop(name) for name in NAMES} == dict.fromkeys(NAMES, (3, ""))
+    lies = "submissions must lie in <student>/<lab>/<lab>.ipynb, got "
+    missing = "tiny.ipynb is missing"
+    for name, said in {
+        "empty": missing,
+        "tree": f"{missing}; there is tiny/tiny.ipynb",
+        "named": f"{missing}; there is tiny (1).ipynb",
+        "zip": f"{missing}; there is tiny.zip",
+        "lab": "the lab must be one of tiny, got 'tinny'; did you mean tiny?",
+        "loose.zip": f"unpack it: {lies}loose.zip",
+        "nothing": f"{lies}nothing",
+        "file": f"{lies}tiny.ipynb",
+        "link": f"{lies}tiny",
+        "alien": "ValueError: the notebook has no cell of tiny: another lab's?",
+        "a*": "rename the student's folder, got 'a*'",
+        "J\\udcf6rg": r"rename the student's folder, got 'J\udcf6rg'",
+    }.items():
+        assert found.pop(name) == (0, said)
+    assert found.keys() == texts.keys()  # and no litter
+    assert all(score == 0 and said for score, said in found.values()), found
+
+
+def test_a_grader_prints_what_looks_like_markup(tiny, tmp_path, monkeypatch, capfd):
+    monkeypatch.setattr(contain, "missing", lambda: "")
+    (tmp_path / "[b]:smile:").mkdir()
+    (tmp_path / "[" / "b]").mkdir(parents=True)  # its lab is unknown: '[/b]' is near
+    words = ["labs", "grade", str(tmp_path), "--output", str(tiny / "out")]
+    assert cli.main(words) == 1
+    assert "[b]" in capfd.readouterr().out
+    assert "[b]:smile:" in (tiny / "out/grades.csv").read_text("utf-8")
 
 
 def test_points_that_a_person_gave_survive_the_next_grading(tiny, tmp_path):

@@ -691,7 +691,7 @@ class Decides(nn.Module):
             "without running statistics, .*running_mean",
         ),
         ([Decides()], r"torch.func their gradient: .*item\(\)"),
-        ([nn.Flatten(), nn.Linear(63, 4)], "gradient: .*shapes cannot be multiplied"),
+        ([nn.Flatten(), nn.Linear(63, 4)], "shapes cannot be multiplied"),
         (
             [nn.Flatten(), nn.Linear(64, 4).requires_grad_(False)],
             "model must have a weight that is not frozen, got none",

@@ -467,7 +467,7 @@ def test_classes_by_hand():
     labels = torch.tensor([0, 0, 0, 0, 1, 1, 1, 2, 2])
     member = torch.tensor([1, 1, 0, 0, 1, 0, 0, 1, 0]).bool()
     answer = torch.tensor([0, 0, 0, 1, 0, 1, 2, 2, 2])
-    seen = {"labels": labels, "member": member, "pool": torch.eye(3)[answer]}
+    seen = {"labels": labels, "member": member, "pool": 5 * torch.eye(3)[answer]}
     judged = torch.tensor([6, 0, 2, 3])
     right = torch.tensor([True, True, False, False])
     table = leaks.in_classes(seen, judged, right)

@@ -11,6 +11,7 @@ from pathlib import Path
 import pages
 import pytest
 
+from lottolab import capacity
 from lottolab.render import mathjax, render
 
 ROOT = Path(__file__).parents[1]
@@ -19,7 +20,7 @@ pytestmark = pytest.mark.browser
 
 @pytest.fixture(scope="session")
 def chromium():
-    path = pages.chromium()
+    path = capacity.chromium()
     if path is None:
         missing = "no Chromium, Chrome or Edge found (on Debian: apt install chromium)"
         if os.environ.get("CI") == "true":

@@ -1,6 +1,7 @@
 """Rendering a book: what arrives, what is refused, and what a failure leaves behind."""
 
 import html
+import importlib.util
 import json
 import re
 import subprocess
@@ -125,6 +126,23 @@ def test_a_chapter_that_fails_has_a_page_that_says_so(source, tmp_path, monkeypa
     intro = (index.parent / "book/intro.html").read_text("utf-8")
     for anchor in ("fig-curves", "equation-one", "below"):
         assert f'href="ownership.html#{anchor}"' in intro
+
+
+def test_without_jupyter_book_sphinx_itself_makes_the_pages(
+    source, tmp_path, monkeypatch
+):
+    find = importlib.util.find_spec
+    gone = {"jupyter_book"}
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name: None if name in gone else find(name)
+    )
+    index = render(source, tmp_path / "html", strict=True)
+    assert "book/intro.html" in index.read_text(encoding="utf-8")
+    page = (index.parent / "book" / "intro.html").read_text("utf-8")
+    assert "mathjax/tex-svg.js" in page
+    assert "custom.css" in page
+    assert "Lottery tickets: stolen" in page
+    assert not list(index.parent.glob("**/*.doctree"))
 
 
 def test_the_tables_that_pages_link_to_arrive_the_runs_own_before_the_committed(

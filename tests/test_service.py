@@ -235,10 +235,13 @@ class Overflows(nn.Module):
         self.device_of = nn.Parameter(torch.zeros(1))
 
     def forward(self, x):
-        level = (x[:, 0, 0, 0] * 0.3 + 0.5).mul(255).round().long()
+        level = x[:, 0, 0, 0].mul(255).round().long()
         logits = torch.zeros(len(x), serving.CLASSES)
         logits[:, 2] = torch.tensor(self.VALUES)[level]
         return logits
+
+
+PIXELS = torch.zeros(1), torch.ones(1)  # as mean and std
 
 
 def levels(*values):
@@ -249,13 +252,13 @@ def levels(*values):
 def test_a_request_without_a_finite_prediction_costs_no_other_its_answer(tmp_path):
     state = State(tmp_path / "a", {}, log=True)
     guard = service.defence("modelguard-s", {"epsilon": 0.5}, serving.CLASSES)
-    asked, sizes = Service(Overflows(), serving.SCALE, guard), []
+    asked, sizes = Service(Overflows(), PIXELS, guard), []
     worker = Worker(asked, state, seen=sizes.append)
     futures = [worker.submit(levels(*v)) for v in ((0, 1), (1, 2), (3,), (1,), (0,))]
     bad = [futures.pop(1), futures.pop(1)]
     found = torch.cat([f.result(60) for f in futures])
     for future in bad:
-        with pytest.raises(NoPrediction, match="no finite prediction"):
+        with pytest.raises(NoPrediction, match="logits must be finite"):
             future.result(60)
     worker.stop()
     one_hot = torch.eye(serving.CLASSES)[2]
@@ -345,10 +348,10 @@ def test_what_fails_inside_is_a_500_that_the_page_tells_of(path):
 
     x, pages = levels(1).numpy().tobytes(), []
     for model, guard, said in [
-        (Overflows(), None, "an image has no finite prediction"),
+        (Overflows(), None, "the model's logits must be finite"),
         (checkpoint.load(path).model, broken, "its log says why"),
     ]:
-        api = service.app(Service(model, serving.SCALE, guard), (1, 8, 8), 10)
+        api = service.app(Service(model, PIXELS, guard), (1, 8, 8), 10)
         content = levels(2).numpy().tobytes()
         with serving.within(api) as http:
             answer = http.post("/predict", content=content, headers=BYTES)

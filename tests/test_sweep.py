@@ -352,7 +352,7 @@ def test_a_chapter_says_what_its_figure_shows_and_the_reader_something_else():
     assert {k: list(v) for k, v in drawn(curves.draw(table, grid, look)).items()} == {
         "naive": ["bb"]
     }
-    where = curves.marks(["attack=naive,lira, online", "arm=a"])
+    where = grids.marks(["attack=naive,lira, online", "arm=a"])
     assert where == {"attack": ["naive", "lira, online"], "arm": ["a"]}
     found = drawn(curves.draw(table, grid, look, where=where))
     assert {k: list(v) for k, v in found.items()} == {
@@ -375,7 +375,7 @@ def test_a_chapter_says_what_its_figure_shows_and_the_reader_something_else():
 )
 def test_rows_that_are_not_there_cannot_be_shown(where, message):
     with pytest.raises(ValueError, match=message):
-        curves.draw(rows_of(POINTS), POINTS, where=curves.marks(where))
+        curves.draw(rows_of(POINTS), POINTS, where=grids.marks(where))
 
 
 @pytest.mark.parametrize("name", ["ownership", "membership", "modelguard"])

@@ -636,6 +636,7 @@ def test_accuracy_by_hand():
     ],
 )
 def test_the_cpus_precision_follows_its_capabilities(monkeypatch, found, expected):
+    monkeypatch.delenv("LOTTOLAB_PRECISION")
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: found, raising=False)
     assert device.choose_precision("cpu") == expected
     used = []
@@ -651,6 +652,7 @@ def test_the_cpus_precision_follows_its_capabilities(monkeypatch, found, expecte
 
 
 def test_an_old_torch_without_capabilities_computes_in_float32(monkeypatch):
+    monkeypatch.delenv("LOTTOLAB_PRECISION")
     monkeypatch.delattr(torch.cpu, "get_capabilities", raising=False)
     assert device.choose_precision("cpu") == "float32"
     assert device.describe_device() == "cpu, float32"
@@ -658,6 +660,7 @@ def test_an_old_torch_without_capabilities_computes_in_float32(monkeypatch):
 
 @pytest.mark.parametrize(("able", "expected"), [(1, "bfloat16"), (0, "float32")])
 def test_a_gpus_precision_follows_what_it_supports(monkeypatch, able, expected):
+    monkeypatch.delenv("LOTTOLAB_PRECISION")
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: bool(able))
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda _: "H100")
     monkeypatch.setenv("LOTTOLAB_DEVICE", "cuda:0")
@@ -675,6 +678,7 @@ def test_the_default_device_is_the_named_one_then_cuda_then_the_cpu(monkeypatch)
 
 
 def test_the_description_names_the_processor(monkeypatch):
+    monkeypatch.delenv("LOTTOLAB_PRECISION")
     found = {"cpu_name": "Sapphire", "amx_bf16": True}
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: found, raising=False)
     assert device.describe_device() == "cpu Sapphire, bfloat16"

@@ -4,13 +4,11 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
 from lottolab import files
-from lottolab.execute import ROOT
+from lottolab.parameters import BOOK
 
-OUTPUT = ROOT / "_build" / "labs"
+OUTPUT = BOOK.parent / "_build" / "labs"
 app = typer.Typer(
     help="Make the course labs for students, and grade them.", no_args_is_help=True
 )
@@ -46,6 +44,9 @@ def grade(
 
     The exit code is 1 if a submission could not be graded or had an error.
     """
+    from rich.console import Console
+    from rich.table import Table
+
     from lottolab.labs import contain
     from lottolab.labs import grade as grading
 
@@ -66,6 +67,6 @@ def grade(
     table = Table(*(c.replace("_", " ") for c in found.columns))
     for row in found.itertuples(index=False):
         table.add_row(*(f"{v:g}" if isinstance(v, float) else v for v in row))
-    Console(highlight=False).print(table)
+    Console(highlight=False, markup=False, emoji=False).print(table)
     typer.echo(output / "grades.csv")
     raise typer.Exit(int((found["problem"] != "").any()))

@@ -17,14 +17,13 @@ import nbformat
 import pandas as pd
 import psutil
 
-from lottolab.checks import one_of, require, whole
-from lottolab.labs import build, contain
+from lottolab.checks import require, whole
+from lottolab.labs import build, contain, submissions
 
 CELL_SECONDS = 60
 SECONDS = 300
 MEMORY = 4 * 2**30
 LARGEST = 20 * 2**20
-STUDENT = re.compile(r"[A-Za-z0-9_.@-]+")
 ERROR = re.compile(r"(\w+\.)*\w*(Error|Exception)\b")
 LATE = ("CellTimeoutError", "KeyboardInterrupt")
 COLUMNS = ["student", "lab", "score", "max_score", "by_hand", "problem"]
@@ -41,8 +40,8 @@ def grade(
 ) -> pd.DataFrame:
     """Grade `folder/<student>/<lab>/<lab>.ipynb`, replacing earlier automatic scores.
 
-    A submission that fails in any way gets its zeros and a problem, and no other one
-    notices. Nothing but the notebook is taken from a submission.
+    A submission that fails in any way, or lies elsewhere, gets its zeros and a problem,
+    and no other one notices. Nothing but the notebook is taken from a submission.
 
     Args:
         folder: the submissions, as nbgrader collects them.
@@ -55,47 +54,33 @@ def grade(
     automatically, by_hand, the points that a person still has to give, and problem.
 
     Raises:
-        ValueError: no submissions, a lab that the course does not have, a name that is
-            no student's, or the course's own copies of submissions.
+        ValueError: no submissions, or the course's own copies of submissions.
     """
     for name, value in (("jobs", jobs), ("seconds", seconds)):
         whole(name, value, 1)
     whole("cell_seconds", cell_seconds, 1)
     require((course / "gradebook.db").is_file(), "course must be built before", course)
-    handed_in = submissions(folder, course)
-    _enter(course, handed_in)
+    handed_in = submissions.find(folder, course)
+    _enter(course, [pair for pair, (_, problem) in handed_in.items() if not problem])
     limits = {"cell_seconds": cell_seconds, "seconds": seconds, "walls": walls}
+
+    def problem(item) -> str:
+        pair, (path, odd) = item
+        try:
+            return odd or _one(course, pair, path, **limits)
+        except OSError as error:
+            return f"{type(error).__name__}: {error}"
+
     with ThreadPoolExecutor(jobs) as pool:
-        found = pool.map(lambda item: _one(course, *item, **limits), handed_in.items())
-        problems = dict(zip(handed_in, found, strict=True))
+        found = list(pool.map(problem, handed_in.items()))
     tasks = scores(course)
     rows = []
-    for (student, lab), problem in problems.items():
+    for (student, lab), said in zip(handed_in, found, strict=True):
         own = tasks[(tasks["student"] == student) & (tasks["lab"] == lab)]
         sums = [own[c].sum() for c in ("score", "max_score", "by_hand")]
-        rows.append([student, lab, *sums, problem])
+        *who, what = (submissions.shown(text) for text in (student, lab, said))
+        rows.append([*who, *sums, what])
     return pd.DataFrame(rows, columns=COLUMNS)
-
-
-def submissions(folder: Path, course: Path) -> dict[tuple[str, str], Path]:
-    """Find the notebooks handed in, by student and lab.
-
-    Raises ValueError as `grade` does.
-    """
-    require(folder.is_dir(), "the submissions must be a folder", folder)
-    own = folder.resolve().is_relative_to((course / "submitted").resolve())
-    require(not own, "the folder must not be the course's own copies", folder)
-    labs = sorted(p.name for p in (course / "source").iterdir())
-    found = {}
-    for path in sorted(p for p in folder.glob("*/*") if p.is_dir()):
-        student, lab = path.parent.name, path.name
-        one_of("the lab", lab, labs)
-        good = bool(STUDENT.fullmatch(student))
-        require(good, "a student's name must be letters, digits, _ . @ or -", student)
-        found[student, lab] = path / f"{lab}.ipynb"
-    what = "the folder must hold <student>/<lab>/<lab>.ipynb"
-    require(bool(found), what, folder)
-    return found
 
 
 def scores(course: Path) -> pd.DataFrame:
@@ -128,7 +113,7 @@ def _one(
     place = course / "submitted" / student / lab
     shutil.rmtree(place, ignore_errors=True)
     if not path.is_file() or path.is_symlink():
-        return f"{path.name} is missing"
+        return f"{path.name} is missing{submissions.instead(path.parent)}"
     if path.stat().st_size > LARGEST:
         return f"{path.name} is larger than {LARGEST // 2**20} MiB"
     place.mkdir(parents=True)
@@ -176,6 +161,10 @@ def _autograde(course: Path, student: str, lab: str, work: Path, how: dict) -> N
         import resource
 
         resource.setrlimit(resource.RLIMIT_DATA, (MEMORY, MEMORY))
+    if not submissions.of_lab(course, student, lab):
+        said = f"ValueError: the notebook has no cell of {lab}: another lab's?"
+        (work / "log").write_text(said, "utf-8")
+        sys.exit(1)
     config = build.configuration(course)
     config.CourseDirectory.assignment_id = lab
     config.CourseDirectory.student_id = student

@@ -15,13 +15,18 @@ achieves. `experiments` has the chapter's stages, `figures` its figures.
 answers in batches, `state` is what must not be forgotten, `meters` counts.
 """
 
-from lottolab.modelguard.bayes import recover_partial_bayes
-from lottolab.modelguard.defences import NoDefence, ReverseSigmoid, Rounding, TopOne
-from lottolab.modelguard.extraction import extract
-from lottolab.modelguard.linear_program import ModelGuardW
-from lottolab.modelguard.mad import MAD
-from lottolab.modelguard.misinformation import AdaptiveMisinformation
-from lottolab.modelguard.quantisers import ModelGuardS, UnorderedQuantiser
+from typing import TYPE_CHECKING
+
+from lottolab.lazy import lazily
+
+if TYPE_CHECKING:  # they are imported when they are asked for
+    from lottolab.modelguard.bayes import recover_partial_bayes
+    from lottolab.modelguard.defences import NoDefence, ReverseSigmoid, Rounding, TopOne
+    from lottolab.modelguard.extraction import extract
+    from lottolab.modelguard.linear_program import ModelGuardW
+    from lottolab.modelguard.mad import MAD
+    from lottolab.modelguard.misinformation import AdaptiveMisinformation
+    from lottolab.modelguard.quantisers import ModelGuardS, UnorderedQuantiser
 
 __all__ = [
     "MAD",
@@ -36,3 +41,5 @@ __all__ = [
     "extract",
     "recover_partial_bayes",
 ]
+
+__getattr__ = lazily(__name__)

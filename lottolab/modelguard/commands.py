@@ -6,7 +6,6 @@ from typing import Annotated
 
 import typer
 
-from lottolab import checkpoint, data, results, store
 from lottolab.checks import one_of
 
 app = typer.Typer(
@@ -21,6 +20,7 @@ def target(
     seed: Annotated[int, typer.Option(help="one of the edition's seeds")] = 0,
 ) -> None:
     """Write the network that is stolen in chapter 4, trained where it is missing."""
+    from lottolab import checkpoint, data
     from lottolab.modelguard.experiments import services
 
     if output.exists():
@@ -66,6 +66,7 @@ def serve(
     The centroids of a quantiser are on the disk before they are answered, and read
     again at the next start.
     """
+    from lottolab import checkpoint, store
     from lottolab.modelguard import ModelGuardS, service
     from lottolab.modelguard.queries import Service
     from lottolab.modelguard.state import State
@@ -94,6 +95,8 @@ def serve(
 
 def _settings() -> dict[int, dict]:
     """Return what the edition's targets were trained by, for each seed."""
+    from lottolab import results
+
     stages = results.read_stages("modelguard", "laptop")
     found = {}
     for text in stages.loc[stages["function"] == TIMED, "arguments"]:

@@ -98,29 +98,41 @@ class Worker:
 
     def _answer(self, batch: list[tuple[Tensor, Future]]) -> None:
         """Answer requests; one without a prediction costs no other its answer."""
-        answers, failed = {}, NoPrediction("an image has no finite prediction")
+        found = [self._predicted(images) for images, _ in batch]
+        sound = [i for i, rows in enumerate(found) if isinstance(rows, Tensor)]
         try:
-            clean = [predictions(self.service, images) for images, _ in batch]
-            sound = [i for i, rows in enumerate(clean) if rows.isfinite().all()]
-            if sound:
-                requests = [batch[i][0] for i in sound]
-                images, rows = torch.cat(requests), torch.cat([clean[i] for i in sound])
-                found = defended(self.service, rows, images)
-                if self.state:
-                    self.state.keep(self.service.defence, requests)
-                self.service.asked += len(images)
-                self.seen(len(images))
-                parts = found.split([len(x) for x in requests])
-                answers = dict(zip(sound, parts, strict=True))
+            parts = self._defended([(batch[i][0], found[i]) for i in sound])
         except Exception as error:
-            failed = error
+            parts = [error] * len(sound)
+        for place, part in zip(sound, parts, strict=True):
+            found[place] = part
         with self._lock:  # whoever has his answer may ask again
             self.waiting -= sum(len(images) for images, _ in batch)
-        for place, (_, future) in enumerate(batch):
-            if place in answers:
-                future.set_result(answers[place])
+        for (_, future), end in zip(batch, found, strict=True):
+            if isinstance(end, Tensor):
+                future.set_result(end)
             else:
-                future.set_exception(failed)
+                future.set_exception(end)
+
+    def _predicted(self, images: Tensor) -> Tensor | Exception:
+        try:
+            return predictions(self.service, images)
+        except ValueError as error:
+            return NoPrediction(str(error))
+        except Exception as error:
+            return error
+
+    def _defended(self, requests: list[tuple[Tensor, Tensor]]) -> list[Tensor]:
+        """Return the answers to pairs of images and predictions, once they are kept."""
+        if not requests:
+            return []
+        images, clean = (torch.cat(part) for part in zip(*requests, strict=True))
+        answers = defended(self.service, clean, images)
+        if self.state:
+            self.state.keep(self.service.defence, [x for x, _ in requests])
+        self.service.asked += len(images)
+        self.seen(len(images))
+        return list(answers.split([len(x) for x, _ in requests]))
 
 
 def guarded(service: Service, images: Tensor) -> Tensor:

@@ -1,18 +1,27 @@
 """Chapter 1: a lottery ticket proves who owns it (Chen et al., 2021)."""
 
-from lottolab.ownership.alignment import align
-from lottolab.ownership.key import SignatureKey, commit
-from lottolab.ownership.signature import (
-    Decoded,
-    Verification,
-    calibrate,
-    decode,
-    embed,
-    extract,
-    verify,
-)
-from lottolab.ownership.split import split_key
-from lottolab.ownership.triggers import Triggers, TriggerVerification, verify_triggers
+from typing import TYPE_CHECKING
+
+from lottolab.lazy import lazily
+
+if TYPE_CHECKING:  # they are imported when they are asked for
+    from lottolab.ownership.alignment import align
+    from lottolab.ownership.key import SignatureKey, commit
+    from lottolab.ownership.signature import (
+        Decoded,
+        Verification,
+        calibrate,
+        decode,
+        embed,
+        extract,
+        verify,
+    )
+    from lottolab.ownership.split import split_key
+    from lottolab.ownership.triggers import (
+        Triggers,
+        TriggerVerification,
+        verify_triggers,
+    )
 
 __all__ = [
     "Decoded",
@@ -30,3 +39,5 @@ __all__ = [
     "verify",
     "verify_triggers",
 ]
+
+__getattr__ = lazily(__name__)

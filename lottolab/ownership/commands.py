@@ -1,17 +1,17 @@
 """`lottolab ownership …`: sign and check networks of your own, as safetensors files."""
 
+from __future__ import annotations  # a state dict is only named here
+
 import secrets
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from lottolab import checkpoint, models
 from lottolab.checks import require
-from lottolab.ownership import alignment, channels, matching, networks
-from lottolab.ownership.channels import State
-from lottolab.ownership.key import SignatureKey
-from lottolab.ownership.key import commit as bind
+
+if TYPE_CHECKING:
+    from lottolab.ownership.channels import State
 
 app = typer.Typer(
     help="Sign a sparse network and verify whose it is.", no_args_is_help=True
@@ -40,6 +40,9 @@ def embed(
     Where no convolution has room, a linear layer is signed. What torch's pruning
     keeps apart is written as one weight, as `prune.remove` leaves it.
     """
+    from lottolab import checkpoint
+    from lottolab.ownership import networks
+
     _new(output)
     _new(key)
     require(key != output, "key and output must be two files", key)
@@ -53,6 +56,8 @@ def embed(
 @app.command()
 def calibrate(network: Network, key: KeyFile) -> None:
     """Set the key's threshold by the trained, signed network; rewrites the key."""
+    from lottolab.ownership import SignatureKey, networks
+
     owner = SignatureKey.load(key)
     owner = networks.calibrate(networks.unwrapped(networks.read(network)), owner)
     owner.save(key)
@@ -72,6 +77,9 @@ def commit(
     It binds you to key and text and tells nothing of them. Whoever is to check it needs
     the key, the text and the nonce.
     """
+    from lottolab.ownership import SignatureKey
+    from lottolab.ownership import commit as bind
+
     owner, nonce = SignatureKey.load(key), nonce or secrets.token_hex(16)
     written = owner.spelling(text)
     if written is None:
@@ -96,6 +104,8 @@ def verify(
     With a reference the channels are brought into its order first. The p-value is
     valid only if it was fixed before the key's secret was drawn.
     """
+    from lottolab.ownership import SignatureKey, networks
+
     if groups and not reference:
         raise ValueError("--groups says how to follow a --reference; give one")
     try:
@@ -126,6 +136,9 @@ def align(
     The output is for comparing weights and reading signatures; it holds no batch norm
     and cannot be run.
     """
+    from lottolab import models
+    from lottolab.ownership import networks
+
     _new(output)
     suspect = networks.unwrapped(networks.read(network))
     models.save(_aligned(suspect, reference, groups), output)
@@ -134,6 +147,8 @@ def align(
 
 def _aligned(state: State, twin: Path, file: Path | None) -> State:
     """Align by the groups in a file, as a ResNet of lottolab, or as a chain."""
+    from lottolab.ownership import alignment, channels, matching, networks
+
     reference = networks.unwrapped(networks.read(twin))
     if file:
         groups = {

@@ -11,7 +11,7 @@ import matplotlib.pyplot as plt
 import pandas as pd
 import torch
 
-from lottolab import data, execute, jobs, parameters, results, tickets
+from lottolab import data, jobs, parameters, results, tickets
 from lottolab.data import Dataset
 from lottolab.rehearsal.arguments import sparsest
 
@@ -42,7 +42,7 @@ def planned(chapter: str, scale: str) -> jobs.Work:
 
     Raises ValueError for a chapter or scale that is not there; what a cell raises.
     """
-    values = execute.resolve(chapter, scale, {})
+    values = parameters.resolve(chapter, scale, {})
     text = (parameters.BOOK / f"{chapter}.ipynb").read_text(encoding="utf-8")
     cells = [c for c in json.loads(text)["cells"] if c["cell_type"] == "code"]
     work: jobs.Work = []

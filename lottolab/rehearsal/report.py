@@ -7,7 +7,6 @@ import pandas as pd
 from rich.table import Table
 
 from lottolab import parameters, progress, results, runs, terminal
-from lottolab.checks import one_of
 from lottolab.rehearsal import cost, throughput
 from lottolab.rehearsal.plan import planned
 from lottolab.rehearsal.rehearsal import SIZES, rehearse
@@ -21,21 +20,14 @@ FORMATS |= dict.fromkeys(["GPU-hours", "CPU-hours", "disk GB", "GPU GB"], ",.1f"
 FORMATS |= {"hours here": ",.0f", "seconds a step": ".3g"}
 
 
-def report(chapter: str | None, scale: str, keep: bool) -> bool:
-    """Rehearse a chapter, or all that have the scale; return whether none failed.
+def report(chapters: list[str], scale: str, keep: bool) -> bool:
+    """Rehearse chapters that have the scale; return whether none failed.
 
-    With `keep` the table goes to data/results/rehearsal.csv, in place of the chapter's
+    With `keep` the table goes to data/results/rehearsal.csv, in place of the chapters'
     earlier rows.
-
-    Raises ValueError for a chapter or a scale that is not there.
     """
-    one_of("the scale", scale, ["smoke", "laptop", "paper"])
-    allowed = [n for n in parameters.chapters() if _computes(n, scale)]
-    chosen = allowed if chapter is None else [chapter]
-    for name in chosen:
-        one_of(f"the chapter to rehearse at {scale} scale", name, allowed)
     tables = []
-    for name in chosen:
+    for name in chapters:
         start = time.perf_counter()
         found = rehearse(planned(name, scale), SIZES.get(name, SIZES[""]))
         table = cost.table(found)
@@ -52,7 +44,7 @@ def report(chapter: str | None, scale: str, keep: bool) -> bool:
         tables.append(table)
     together = priced(pd.concat(tables))
     print("GPU-hours are", throughput.rule(throughput.read()))
-    if len(chosen) > 1:
+    if len(chapters) > 1:
         sums = together.groupby("chapter", sort=False)[SUMMED].sum()
         _show(sums.reset_index(names="stage"), "all chapters")
     return not together["error"].any()
@@ -73,12 +65,6 @@ def priced(table: pd.DataFrame) -> pd.DataFrame:
 def _kept(path: Path) -> pd.DataFrame:
     empty = {"seconds a step": [""]}  # of stages that train nothing
     return pd.read_csv(path, keep_default_na=False, na_values=empty)
-
-
-def _computes(chapter: str, scale: str) -> bool:
-    """Say whether the chapter has the scale and results of its own to compute."""
-    known = scale in parameters.scales(chapter)
-    return known and "seeds" in parameters.of(chapter)
 
 
 def _show(table: pd.DataFrame, title: str) -> None:
