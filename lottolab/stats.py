@@ -291,7 +291,7 @@ def _level(level: float) -> float:
 
 def _counts(successes: int, trials: int) -> tuple[int, int]:
     for name, count in (("trials", trials), ("successes", successes)):
-        number(name, count, 0)
+        number(name, count, -(2**53), 2**53)
     even = float(trials).is_integer() and trials >= 1
     require(even, "trials must be an integer >= 1", trials)
     inside = float(successes).is_integer() and 0 <= successes <= trials

@@ -8,7 +8,7 @@ import math
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from weakref import WeakSet
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
@@ -20,7 +20,7 @@ from lottolab.checks import number, numbers, require
 
 ROUNDING = 1e-6  # by which an image may leave [0, 1] after it was normalised and back
 ONE = 1e-4  # by which a row of probabilities may miss the sum 1, also in bfloat16
-_ANSWERED: WeakSet[nn.Module] = WeakSet()
+_ANSWERED: WeakKeyDictionary[nn.Module, torch.Size] = WeakKeyDictionary()
 MOODY = (_BatchNorm, _DropoutNd)  # layers that answer differently in training mode
 
 
@@ -165,13 +165,13 @@ def network(model: nn.Module) -> None:
 def answering(model: nn.Module, x: Tensor) -> None:
     """Raise ValueError unless a network answers images, uint8, with logits.
 
-    It is asked once: whoever queries it image by image shall not pay twice.
+    It is asked once a shape: whoever queries it image by image shall not pay twice.
     """
     network(model)
     images("images", x)
-    if model not in _ANSWERED:
+    if _ANSWERED.get(model) != x.shape[1:]:
         _asked(model, _pixels(model, x))
-        _ANSWERED.add(model)
+        _ANSWERED[model] = x.shape[1:]
 
 
 def trainable(model: nn.Module, x: Tensor, y: Tensor, plain: bool) -> None:

@@ -243,6 +243,7 @@ MEMBERSHIP = {
             "fpr": float(r.uniform(0.4, 0.9)),
         },
         lambda g, f: within(f, 0, 1),
+        ("FPR",),
     ),
     "best": Case(
         cuts.best, marked, lambda g, f: best_cut(g["scores"], g["is_member"], f)

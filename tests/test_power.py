@@ -44,7 +44,7 @@ def test_where_no_number_of_seeds_is_enough_and_where_three_are():
 
 @pytest.mark.parametrize("given", [(-1, 1), (1, -1), (math.nan, 1), (1, math.inf)])
 def test_bad_numbers_are_refused(given):
-    with pytest.raises(ValueError, match="must be finite and >= 0"):
+    with pytest.raises(ValueError, match="must be >= 0 and finite"):
         power.seeds(*given)
 
 
