@@ -24,7 +24,7 @@ OWN = "LOTTOLAB_OWN"  # set in a reader's own run, which may leave rows unmeasur
 PROVENANCE = ["seconds", "fingerprint", "stage"]  # more of it is in the other table
 STAGE = ["stage", "function", "arguments", "data", "fingerprint", "digest", "seconds"]
 STAGE += ["peak_mb", "finished", "device", "versions"]
-NEEDED = ["claim", "metric", "value", "seed", *PROVENANCE]
+NEEDED = ["claim", "metric", "value", "seed", "fingerprint", "stage"]
 # What `measure` reads of a result; hundreds of networks' weights stay where they are.
 MEASURED = ("accuracy", "density", "metrics", "measurements")
 # Digits alone, or around one e, would be read as a number.
