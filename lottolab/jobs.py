@@ -16,7 +16,7 @@ import joblib
 import pandas as pd
 from joblib.externals.loky import BrokenProcessPool, ProcessPoolExecutor
 
-from lottolab import progress, runs
+from lottolab import cluster, progress, runs
 from lottolab.checks import require
 
 Work = list[tuple[Callable, dict]]
@@ -104,8 +104,9 @@ def _side_by_side(
     """Return each run's result by its place, or what to say of its failure."""
     found: dict[int, dict | str] = {}
     call = joblib.delayed(_in_worker)
+    client = getattr(joblib.parallel.get_active_backend()[0], "client", None)  # Dask's
     while left := [place for place in todo if place not in found]:
-        with _folder() as marks, warnings.catch_warnings():
+        with _folder() as marks, warnings.catch_warnings(), cluster.watched(client):
             # A worker that has grown is replaced by a fresh one; nothing is lost.
             warnings.filterwarnings("ignore", "A worker stopped", UserWarning)
             beside = joblib.Parallel(

@@ -13,7 +13,7 @@ from pathlib import Path
 import joblib
 from joblib.externals.loky.process_executor import BrokenProcessPool
 
-from lottolab import files
+from lottolab import cluster, files
 from lottolab.checks import require
 
 Call = Callable[[dict, Path], None]
@@ -101,7 +101,7 @@ def _there(
     except (OSError, ValueError) as error:
         raise RuntimeError(f"no scheduler at {scheduler}: {error}") from error
     needed = {"GPU": gpus} if gpus else None
-    with client:
+    with client, cluster.watched(client, needed):
         futures = {
             client.submit(_one, call, n, p, folder, pure=False, resources=needed): n
             for n, p in points.items()

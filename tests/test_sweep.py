@@ -10,9 +10,11 @@ import subprocess
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import deaths
+import joblib
 import nbformat
 import numpy as np
 import pandas as pd
@@ -20,7 +22,9 @@ import pytest
 import scipy.stats
 import yaml
 from chapters import chapter
+from dask.distributed import Client, LocalCluster
 
+import lottolab.cluster
 from lottolab import (
     cli,
     curves,
@@ -30,6 +34,7 @@ from lottolab import (
     parameters,
     points,
     results,
+    runs,
     sweep,
 )
 from lottolab.modelguard.experiments import services
@@ -152,6 +157,86 @@ def test_a_cluster_that_loses_a_worker_leaves_what_one_process_does(
     assert sorted(name for name, _ in records) == list(GRID)
     assert without_seconds(dict(records)) == without_seconds(serial[0])
     assert tables(tmp_path) == serial[1]
+
+
+class Cluster:
+    """A cluster in this process whose workers come and go."""
+
+    def __init__(self):
+        own = {"processes": False, "protocol": "tcp", "dashboard_address": None}
+        self.cluster = LocalCluster(n_workers=1, threads_per_worker=1, **own)
+        self.cluster.scale(0)
+
+    def hire(self, count, **resources):
+        self.cluster.new_spec["options"]["resources"] = resources
+        self.cluster.scale(count)
+
+
+@pytest.fixture
+def volatile(monkeypatch):
+    monkeypatch.setattr(lottolab.cluster, "EVERY", 0.1)
+    made = Cluster()
+    yield made
+    made.cluster.close()
+
+
+def test_a_cluster_that_lacks_what_is_asked_is_told_of_and_waited_for(
+    volatile, tmp_path, capfd
+):
+    said = []
+
+    def heard(text):
+        end = time.monotonic() + 20
+        while not (said and text in said[-1]):
+            if time.monotonic() > end:
+                volatile.hire(3, GPU=2)  # or nothing would ever end
+                pytest.fail(f"{text!r} was not said, but {said}")
+            said.extend(capfd.readouterr().err.splitlines())
+            time.sleep(0.02)
+
+    call, grid = functools.partial(measure, 0.6), {n: GRID[n] for n in ("00", "01")}
+    options = {"scheduler": volatile.cluster.scheduler_address, "gpus": 2}
+    with ThreadPoolExecutor(1) as pool:
+        ending = points.run(call, grid, tmp_path, **options)
+        first = pool.submit(next, ending)
+        heard("waiting: the cluster has no worker; start one by dask worker ADDRESS")
+        assert said[-1].endswith('--resources "GPU=2"')
+        volatile.hire(1, GPU=1)
+        heard("GPU=2 of one worker is asked; the best of 1 has GPU=1")
+        volatile.hire(2, GPU=2)
+        heard("going on: a worker is there")
+        records = dict([first.result(20)])
+        volatile.hire(0)
+        rest = pool.submit(list, ending)
+        heard("waiting: the cluster has no worker")
+        volatile.hire(1, GPU=2)
+        records |= dict(rest.result(30))
+    assert {n: r["error"] for n, r in records.items()} == dict.fromkeys(grid)
+
+
+@runs.stage
+def squared(*, x):
+    time.sleep(0.3)
+    return {"square": x * x}
+
+
+def test_stages_whose_workers_have_all_ended_say_so_too(
+    volatile, tmp_path, monkeypatch, capfd
+):
+    monkeypatch.setenv("LOTTOLAB_STORE", str(tmp_path))
+    monkeypatch.setenv("LOTTOLAB_JOBS", "2")
+    volatile.hire(1)
+    changes = [threading.Timer(s, volatile.hire, [n]) for s, n in ((0.7, 0), (1.5, 1))]
+    with Client(volatile.cluster.scheduler_address, set_as_default=False) as client:
+        client.wait_for_workers(1)
+        for change in changes:
+            change.start()
+        with joblib.parallel_config("dask", client=client):
+            found = jobs.compute([(squared, {"x": x}) for x in range(6)])
+    assert [f["square"] for f in found] == [0, 1, 4, 9, 16, 25]
+    said = capfd.readouterr().err
+    assert "waiting: the cluster has no worker; start one by dask worker ADDRES" in said
+    assert "going on: a worker is there" in said
 
 
 def test_no_scheduler_and_gpus_without_one_are_one_line(tmp_path):
