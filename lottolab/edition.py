@@ -50,7 +50,7 @@ def attempt_all(scale: str) -> tuple[dict[str, Path], list[execute.Failed]]:
     for group in (stored, *([name] for name in alone), readers):
         beside = joblib.Parallel(n_jobs=min(jobs.processes(), max(1, len(group))))
         attempt = joblib.delayed(_attempt)
-        here = before | {results.FAILED: " ".join(failed)}
+        here = before | {results.FAILED: " ".join(f"{scale}/{n}" for n in failed)}
         attempts = beside(attempt(name, scale, here) for name in group)
         for name, outcome in zip(group, attempts, strict=True):
             done[name] = outcome

@@ -19,7 +19,7 @@ from lottolab.checks import require
 Asked = tuple[dict, Callable, dict]  # columns of the rows, a stage, its arguments
 COMMITTED = Path(__file__).resolve().parents[1] / "data" / "results"
 FOLDER = "LOTTOLAB_RESULTS"
-FAILED = "LOTTOLAB_FAILED"  # chapters that failed in this run, whose older tables wait
+FAILED = "LOTTOLAB_FAILED"  # <scale>/<chapter>s of this run, whose old tables wait
 OWN = "LOTTOLAB_OWN"  # set in a reader's own run, which may leave rows unmeasured
 PROVENANCE = ["seconds", "fingerprint", "stage"]  # more of it is in the other table
 STAGE = ["stage", "function", "arguments", "data", "fingerprint", "digest", "seconds"]
@@ -210,7 +210,7 @@ def find(chapter: str, scale: str, suffix: str = ".csv") -> Path | None:
 
     A chapter that has failed in this run of the book has none.
     """
-    if chapter in os.environ.get(FAILED, "").split():
+    if f"{scale}/{chapter}" in os.environ.get(FAILED, "").split():
         return None
     for folder in (os.environ.get(FOLDER), COMMITTED):
         path = Path(folder or "") / chapter / f"{scale}{suffix}"
