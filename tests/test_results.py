@@ -6,7 +6,7 @@ import shutil
 import pandas as pd
 import pytest
 
-from lottolab import results, runs, tickets, verify
+from lottolab import jobs, results, runs, tickets, verify
 
 SETTING = {
     "dataset": "digits",
@@ -303,7 +303,7 @@ def test_the_accuracies_of_a_network_are_measurements(home, monkeypatch):
 def test_what_fails_is_not_passed_over(home, monkeypatch):
     monkeypatch.setenv("LOTTOLAB_JOBS", "1")
     asked = results.cross(powers, [{"seed": 0}], x=(1, 0))
-    with pytest.raises(ZeroDivisionError):
+    with pytest.raises(jobs.RunsFailed, match="ZeroDivisionError"):
         results.measure(asked)
 
 
