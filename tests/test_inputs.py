@@ -346,7 +346,7 @@ def test_a_law_that_names_nobody_or_finds_nobody_is_refused():
         with pytest.raises(ValueError, match="law must draw"):
             Sampler(networks, law=lambda *_, m=member: [m], seed=0).teams(1, 0)
     for law in (theta, one, matched):
-        with pytest.raises(ValueError, match="counts must be >= 1"):
+        with pytest.raises(ValueError, match="counts must be one a structure"):
             law([], torch.Generator())
 
 

@@ -521,7 +521,7 @@ def test_an_attack_refuses_other_classes_than_in_training():
 
 def test_shadows_that_do_not_fit_are_refused():
     y = torch.zeros(8, dtype=torch.long)
-    with refused("outputs must be of one shadow model or more, got none"):
+    with refused("of one shadow model or more, got list"):
         supervised.shadow([])
     with refused(r"must have the same classes, got \[2, 3\]"):
         supervised.shadow([(Z, y, M), (Z[:, :2], y, M)])
@@ -622,7 +622,7 @@ def test_a_tpr_needs_ten_false_alarms(fpr, needed):
 
 @pytest.mark.parametrize("fpr", [0, 1, -0.1, math.nan])
 def test_an_fpr_out_of_range_is_refused(fpr):
-    with refused(r"fpr must be in \(0, 1\), such as 0.01, got"):
+    with refused(r"fpr must be in \(0, 1\), got"):
         tpr_at([1, 0], [1, 0], fpr)
 
 
@@ -821,5 +821,5 @@ def test_a_report_refuses_models_that_do_not_fit():
 
 @pytest.mark.parametrize("function", [report, rates])
 def test_a_threshold_must_be_a_number(function):
-    with refused("threshold must be a number, got nan"):
+    with refused("threshold must be >= -inf and finite, got nan"):
         function([0.1, 0.2], [0, 1], threshold=math.nan)

@@ -435,7 +435,7 @@ def shadowed(classes=3, labels=LABELS, **options):
         ),
         (
             lambda: bayes.recover_partial_bayes(Y, PAIRS, tolerance=-0.1),
-            "tolerance must be >= 0, got -0.1",
+            "tolerance must be >= 0 and finite, got -0.1",
         ),
         (
             lambda: bayes.recover_partial_bayes(Y, PAIRS, elements=0),
@@ -453,7 +453,7 @@ def shadowed(classes=3, labels=LABELS, **options):
         (lambda: shadowed(1), "classes must be a whole number >= 2, got 1"),
         (lambda: shadowed(shadows=0), "shadows must be a whole number >= 1, got 0"),
         (lambda: shadowed(labels=LABELS[:3]), r"labels must be int64 of shape \[4\]"),
-        (lambda: shadowed(), "at least batch = 16, got 3 and 3"),
+        (lambda: shadowed(), "at least batch = 16, got 3"),
         (lambda: measures.fidelity(Y, Y[:3]), r"one shape, got \[4, 3\] and \[3, 3\]"),
         (lambda: measures.recovery_distance(Y, Y[:3]), "both must be of one shape"),
         (lambda: measures.recovery_distance(Y, Y, p=3), "p must be 1 or 2, got 3"),
