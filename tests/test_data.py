@@ -556,7 +556,7 @@ def test_splits_of_the_embedded_set():
     assert parts["test"].min() >= 60_000
     assert len(dataset.images[drawn].flatten(1).unique(dim=0)) == 55_000
     assert torch.bincount(dataset.labels[parts["train"]]).min() > 1800
-    with pytest.raises(ValueError, match="val must be at least 0, got -1"):
+    with pytest.raises(ValueError, match="val must be a whole number >= 0, got -1"):
         partition.splits(dataset, train=1, val=-1, test=1, seed=0)
 
 
