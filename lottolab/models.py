@@ -156,7 +156,7 @@ def build(
         whole(key, value, 2 if key == "classes" else 1)
     if name != "lenet5":
         options = {**options, "stem": stem}
-        del options["size"]
+        options.pop("size", None)
     with torch.random.fork_rng(devices=[], enabled=seed is not None):
         if seed is not None:
             check_seed(seed)

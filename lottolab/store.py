@@ -69,9 +69,12 @@ def publish(folder: Path, place: Path) -> None:
 def read_record(place: Path) -> dict | None:
     """Return the record, or None where there is none that can be read."""
     try:
-        return json.loads((place / "record.json").read_text())
-    except (OSError, ValueError):
+        record = json.loads((place / "record.json").read_text())
+        files = record["files"].values()
+        texts = [file[key] for file in files for key in ("kind", "file", "sha256")]
+    except (AttributeError, KeyError, OSError, TypeError, ValueError):
         return None
+    return record if all(isinstance(text, str) for text in texts) else None
 
 
 def read(place: Path) -> dict:

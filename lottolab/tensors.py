@@ -114,7 +114,7 @@ def targets(name: str, given, count: int) -> None:
 def images(name: str, given) -> None:
     """Raise ValueError unless `given` is uint8 of shape N×C×H×W, N >= 1."""
     tensor(name, given)
-    right = given.dtype == torch.uint8 and given.ndim == 4 and len(given) > 0
+    right = given.dtype == torch.uint8 and given.ndim == 4 and given.numel() > 0
     what = f"{name} must be uint8 of shape N×C×H×W, N >= 1"
     require(right, what, described(given))
 
@@ -205,7 +205,7 @@ def attackable(model, x: Tensor, y: Tensor, *, least: int = 2, **sizes: float) -
     for name, size in sizes.items():
         number(name, size, 0, 1 if name == "epsilon" else math.inf)
     tensor("x", x)
-    right = x.dtype in (torch.float32, torch.float64) and x.ndim == 4 and len(x) > 0
+    right = x.dtype in (torch.float32, torch.float64) and x.ndim == 4 and x.numel() > 0
     require(right, "x must be float32 of shape n×C×H×W, n > 0", described(x))
     outside = torch.is_inference_mode_enabled() or x.is_inference()
     what = "x must have gradients: clone it outside of torch.inference_mode()"

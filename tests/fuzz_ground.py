@@ -165,7 +165,7 @@ OWNERSHIP = {
             | seeded(r)
         ),
         lambda g, f: f == (True, g["text"]),
-        ("mask",),
+        ("mask", "a"),
     ),
     "qr": Case(
         written,

@@ -172,7 +172,8 @@ def spent(sigma: float, rate: float, steps: int, delta: float) -> float:
     _check_steps(rate, steps, delta)
     accountant = RDPAccountant()
     accountant.history = [(sigma, rate, steps)]
-    return accountant.get_epsilon(delta=delta, alphas=ORDERS)
+    # With a large δ the conversion gives a number below 0, which no ε is.
+    return max(0.0, accountant.get_epsilon(delta=delta, alphas=ORDERS))
 
 
 def _check_steps(rate: float, steps: int, delta: float) -> None:

@@ -76,7 +76,7 @@ def lookup_table(
     within("concentration", concentration, "(0, inf)")
     count = None if images is None else len(images)
     require(count in (None, len(means)), f"images must be {len(means)}", count)
-    shape = (concentration * means.shape[1] * means.double()).cpu().numpy()
+    shape = (concentration * means.shape[1] * means.detach().double()).cpu().numpy()
     numbers = np.random.default_rng(seed)
 
     def blocks():

@@ -94,6 +94,7 @@ def choose(
         ValueError: the text or the layer does not fit.
     """
     require(isinstance(text, str), "text must be a string", type(text).__name__)
+    one_of("ecc", ecc, qr.LEVELS)
     text = unicodedata.normalize("NFC", text)
     modules, form = _encode(text, ecc, embedding.room(masks, layer))
     if layer is None:
