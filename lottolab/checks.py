@@ -55,6 +55,7 @@ def within(name: str, given, span: str) -> None:
     right = right and (given < high or span[-1] == "]")
     sign = ">=" if span[0] == "[" else ">"
     end = f"{sign} {low:g} and finite" if high == math.inf else f"in {span}"
+    end = "a number" if low == -math.inf else end
     require(right, f"{name} must be {end}", given)
 
 

@@ -279,7 +279,7 @@ def _clusters(values: ArrayLike, cluster: ArrayLike) -> np.ndarray:
     require(hasattr(cluster, "__len__"), "cluster must be labels", type(cluster))
     sparse = getattr(cluster, "is_sparse", False) or getattr(cluster, "is_meta", False)
     require(not sparse, "cluster must be a dense tensor, or a list", "another")
-    n, shape = len(np.atleast_1d(values)), np.shape(cluster)
+    n, shape = len(np.atleast_1d(numbers("values", values))), np.shape(cluster)
     require(shape == (n,), f"cluster must hold {n} labels, one a value", shape)
     return np.unique(np.asarray(cluster), return_inverse=True)[1]
 

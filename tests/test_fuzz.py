@@ -37,7 +37,7 @@ def campaign(area: str, count: int, **how) -> collections.Counter:
     options = settings(max_examples=count, **MANY, **how)
 
     @options
-    @given(some.sampled_from([*AREAS[area]]), LARGE, LARGE, LARGE)
+    @given(some.sampled_from([*AREAS.get(area, "-")]), LARGE, LARGE, LARGE)
     def functions(name, number, place, bend):
         counts[tried(AREAS[area][name], number, place, bend)] += 1
 

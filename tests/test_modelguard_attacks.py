@@ -516,7 +516,7 @@ def grown(budget, **options):
         ),
         (
             lambda: averaging.dithered(by_corner, IMAGES, noise=0.001, seed=0),
-            r"noise must be in \[0.5/255, 1\], got 0.001",
+            r"noise must be in \[0.00196.*, 1\], got 0.001",
         ),
         (
             lambda: averaging.dithered(by_corner, IMAGES, copies=2.5, seed=0),

@@ -148,7 +148,7 @@ def noise_multiplier(epsilon: float, delta: float, rate: float, steps: int) -> f
     """
     from opacus.accountants.utils import get_noise_multiplier
 
-    within("epsilon", epsilon, "(0, inf)")
+    within("epsilon", epsilon, "(0, 1e6]")
     _check_steps(rate, steps, delta)
     asked = {"target_epsilon": epsilon, "epsilon_tolerance": 1e-3 * epsilon}
     asked |= {"target_delta": delta, "sample_rate": rate, "steps": steps}
@@ -169,6 +169,7 @@ def spent(sigma: float, rate: float, steps: int, delta: float) -> float:
     from opacus.accountants import RDPAccountant
 
     number("sigma", sigma, 0, 1e100)
+    require(sigma == 0 or sigma >= 1e-6, "sigma must be 0 or >= 1e-6", sigma)
     _check_steps(rate, steps, delta)
     accountant = RDPAccountant()
     accountant.history = [(sigma, rate, steps)]
