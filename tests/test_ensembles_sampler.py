@@ -315,7 +315,7 @@ def test_a_sampler_can_be_attacked_and_does_what_the_attack_left():
         ),
         (partial(theta, sizes={}), "sizes must be"),
         (partial(theta, sizes={1: 0.5, 2: 0.6}), "probabilities that sum to 1"),
-        (partial(theta, sizes={1: 1.5, 2: -0.5}), "probabilities that sum to 1"),
+        (partial(theta, sizes={1: 1.5, 2: -0.5}), "probabilities of sizes must be"),
         (partial(theta, sizes={4: 1.0}), "sizes must be at most 2, .* got 4"),
         (lambda counts, generator: [], "law must draw at least one network, got"),
         (partial(matched, structures=0), "structures must be a whole number >= 1"),

@@ -239,7 +239,7 @@ BAD_ROWS = {
     "infinite": (torch.tensor([[math.inf, 0.0]]), "sum to 1 within 1e-05, got one"),
     "integer": (torch.tensor([[1, 0]]), r"float32 or float64 \[N, C\]"),
     "half": (torch.tensor([[0.5, 0.5]]).half(), r"float32 or float64 \[N, C\]"),
-    "one row": (torch.tensor([0.5, 0.5]), r"\[N, C\], got \[2\]"),
+    "one row": (torch.tensor([0.5, 0.5]), r"\[N, C\]"),
     "one class": (torch.ones(3, 1), r"N >= 1 and C >= 2, got torch.float32 \[3, 1\]"),
     "no row": (torch.ones(0, 2), r"N >= 1 and C >= 2, got torch.float32 \[0, 2\]"),
 }
