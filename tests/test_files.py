@@ -14,7 +14,7 @@ from lottolab import files, models, render, store, train
 from lottolab.ownership.key import SignatureKey
 
 STATE = {"a": torch.arange(6.0).view(2, 3), "b": torch.tensor([True])}
-KEY = SignatureKey("fc", (32, 32), 0, 0, 1, "H", 0, "ab" * 16, 1, 0.0, "")
+KEY = SignatureKey("fc", (32, 32), 0, 0, 1, "H", 0, "ab" * 16, 144, 0.0, "0" * 64)
 # As safetensors 0.8 says it on a small tmpfs.
 NO_ROOM = "Error while serializing: I/O error: No space left on device (os error 28)"
 
