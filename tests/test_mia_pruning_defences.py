@@ -749,9 +749,9 @@ def test_group_norm_makes_a_network_that_looks_at_each_example_alone(fixed_noise
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        ({"epsilon": 0}, "epsilon must be > 0 and finite, got 0"),
-        ({"epsilon": -1.0}, "epsilon must be > 0 and finite, got -1.0"),
-        ({"epsilon": math.nan}, "epsilon must be > 0 and finite, got nan"),
+        ({"epsilon": 0}, "epsilon must be in (0, 1e6], got 0"),
+        ({"epsilon": -1.0}, "epsilon must be in (0, 1e6], got -1.0"),
+        ({"epsilon": math.nan}, "epsilon must be in (0, 1e6], got nan"),
         ({"delta": 0.0}, "delta must be in (0, 1), got 0.0"),
         ({"delta": 1.0}, "delta must be in (0, 1), got 1.0"),
         ({"clip": 0}, "clip must be > 0 and finite, got 0"),
