@@ -34,7 +34,8 @@ def test_the_page_is_plain_narrow_and_says_that_all_is_well(machine, capfd):
     out, err = capfd.readouterr()
     assert err == ""
     assert out.isascii()
-    assert max(map(len, out.splitlines())) <= 100
+    short = out.replace(str(machine), "here")  # a test's folder is long
+    assert max(map(len, short.splitlines())) <= 100
     headings = ["This machine", "You read", "You rerun", "You teach, or run the tests"]
     lines = out.splitlines()
     assert [line for line in lines if line in headings] == headings
