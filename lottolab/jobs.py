@@ -90,6 +90,7 @@ def compute(work: Work, keep: tuple[str, ...] | None = None) -> list[dict]:
         failed = [found[p] for p in order if isinstance(found.get(p), str)]
         if failed:
             head = f"{len(failed)} of {len(work)} runs failed, the others are stored: "
+            head *= len(work) > 1
             more = [f"and {len(failed) - MOST} more"] * (len(failed) > MOST)
             raise RunsFailed(head + "\n\n".join(failed[:MOST] + more))
         found |= {p: _kept(*work[p], keep) for p in order if stored[p]}

@@ -54,7 +54,7 @@ def test_what_gives_the_same_bytes_is_stamped(book, tmp_path, monkeypatch):
             folder = place / name / "0"
             folder.mkdir(parents=True, exist_ok=True)
             digest = digests[name][tree == tmp_path]
-            record = {"stage": name, "arguments": {}, "digest": digest}
+            record = {"stage": name, "arguments": {}, "digest": digest, "files": {}}
             record |= {"fingerprint": NOW[name] if tree == tmp_path else "old"}
             (folder / "record.json").write_text(json.dumps(record))
         return ""
@@ -85,7 +85,8 @@ def test_a_result_of_yet_another_code_proves_nothing(tmp_path, monkeypatch):
     for name, code in (("old", "old"), ("new", "between")):
         folder = tmp_path / name / "a.f" / "0"
         folder.mkdir(parents=True)
-        record = {"stage": "a.f", "arguments": {}, "digest": "x", "fingerprint": code}
+        record = {"stage": "a.f", "arguments": {}, "digest": "x", "files": {}}
+        record |= {"fingerprint": code}
         (folder / "record.json").write_text(json.dumps(record))
     assert against._compared(tmp_path / "old", tmp_path / "new") == {}
     assert store.read_record(folder)["fingerprint"] == "between"

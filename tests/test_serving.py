@@ -219,9 +219,10 @@ def schemathesised(url, folder, examples):
     (folder / "hooks.py").write_text(HOOKS.format(pixels=PIXELS))
     command = [Path(sys.executable).with_name("st"), "run", f"{url}/openapi.json"]
     command += ["--seed", "1", "-n", str(examples), "--checks", "all", "--no-color"]
+    own = {k: v for k, v in os.environ.items() if k != "PYTHONIOENCODING"}  # its codec
     home = {"SCHEMATHESIS_HOOKS": str(folder / "hooks.py"), "PYTHONPATH": str(folder)}
     done = subprocess.run(
-        command, cwd=folder, env=os.environ | home, capture_output=True, text=True
+        command, cwd=folder, env=own | home, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout

@@ -141,7 +141,6 @@ def test_narrow_networks_survive_avx2():
 
 
 @pytest.mark.long
-@pytest.mark.timeout(7200)
 @pytest.mark.parametrize("aten", [None, "avx2"])
 @pytest.mark.parametrize("onednn", ["SSE41", "AVX2", None])
 def test_every_network_survives_every_kernel(onednn, aten):

@@ -258,7 +258,7 @@ def test_no_scheduler_and_gpus_without_one_are_one_line(tmp_path):
         (["rounds=2,2"], ["the values of rounds must differ, got [2] twice"]),
         (["seed=0,1", "seeds=[0]"], ["seeds must be given once"]),
         (["seed=a"], ["seed must be int", "'a'"]),
-        (["seed=5:2"], ["a < b, got 5:2"]),
+        (["seed=5:2"], ["a < b, of 10000 at most, got 5:2"]),
         (["rounds"], ["NAME=VALUES, got 'rounds'"]),
         (["stem=same,strid"], ["'strid'", "stride2"]),
         (["scale=smoke"], ["--scale"]),
@@ -297,8 +297,8 @@ CELLS = [
     "if seeds == [3]:\n    raise ArithmeticError('three')\n"
     "folder = Path(os.environ['LOTTOLAB_RESULTS']) / 'first'\n"
     "folder.mkdir(parents=True)\n"
-    "rows = [f',{arm},loss,{lr * s},{s},f' for arm in 'ab' for s in seeds]\n"
-    "head = 'claim,arm,metric,value,seed,fingerprint'\n"
+    "rows = [f',{arm},loss,{lr * s},{s},f,t/1' for arm in 'ab' for s in seeds]\n"
+    "head = 'claim,arm,metric,value,seed,fingerprint,stage'\n"
     "_ = (folder / f'{scale}.csv').write_text('\\n'.join([head, *rows, '']))",
 ]
 

@@ -102,6 +102,8 @@ def _home() -> dict[str, str]:
 
 def _font_lists() -> list[Path]:
     """Find matplotlib's list of fonts, which takes seconds to make anew."""
-    import matplotlib
-
+    try:
+        import matplotlib
+    except ModuleNotFoundError:  # the doctor looks before anything is installed
+        return []
     return sorted(Path(matplotlib.get_cachedir()).glob("fontlist-*.json"))
