@@ -161,8 +161,8 @@ def _ended(chapter: str, scale: str, folder: Path, name: str) -> dict | None:
         return None
     path = _measured(chapter, scale, folder, name).with_suffix(".stages.csv")
     if path.exists():
-        stages = pd.read_csv(path, keep_default_na=False, dtype=results.TEXTS)
-        if any(results.current(s) != s["fingerprint"] for _, s in stages.iterrows()):
+        behind = pd.read_csv(path, keep_default_na=False, dtype=results.TEXTS)
+        if any(results.current(s) != s["fingerprint"] for _, s in behind.iterrows()):
             return None
     return record
 

@@ -27,12 +27,12 @@ def target(
         raise ValueError(f"{output} exists; name another file or remove it")
     setting = _settings()
     one_of("seed", seed, setting)
-    service, parts = services.trained(**setting[seed])
+    trained, parts = services.trained(**setting[seed])
     size = parts["train"][0].shape[-1]
     network = {"channels": parts["train"][0].shape[1], "classes": parts["classes"]}
     network |= setting[seed]["network"] | {"size": size}
-    scale = service.mean_std
-    checkpoint.save(service.model, output, network=network, mean_std=scale)
+    scale = trained.mean_std
+    checkpoint.save(trained.model, output, network=network, mean_std=scale)
     named = data.get(setting[seed]["dataset"]).name
     typer.echo(f"{output}: {network['name']}, {parts['classes']} classes of {named}")
 
