@@ -11,8 +11,8 @@ import time
 
 import networkx
 
-from lottolab import masks as masking
-from lottolab import models
+from lottolab.nets import masks as masking
+from lottolab.nets import models
 from lottolab.ownership import split
 
 

@@ -16,8 +16,8 @@ import time
 import numpy as np
 import torch
 
-from lottolab.modelguard.centroids import GRID
-from lottolab.modelguard.quantisers import ModelGuardS
+from lottolab.modelguard.defences.centroids import GRID
+from lottolab.modelguard.defences.quantisers import ModelGuardS
 
 
 def predictions(count: int, classes: int, margin: float, seed: int = 0) -> np.ndarray:

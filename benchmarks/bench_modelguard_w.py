@@ -16,7 +16,7 @@ import numpy as np
 import pulp
 import torch
 
-from lottolab.modelguard.linear_program import FLOOR, MARGIN, ModelGuardW
+from lottolab.modelguard.defences.linear_program import FLOOR, MARGIN, ModelGuardW
 
 
 def peer(probs: np.ndarray, epsilon: float) -> tuple[np.ndarray, float]:

@@ -19,11 +19,12 @@ import time
 
 import torch
 
-from lottolab import data, models, train
 from lottolab.ensembles import Normalised, pgd
 from lottolab.ensembles.folding import folded
 from lottolab.ensembles.queries import correct
 from lottolab.ensembles.tickets import adversarial_fit
+from lottolab.images import datasets
+from lottolab.nets import models, train
 
 STEP, RADIUS = 2 / 255, 8 / 255
 BATCHES = (16, 64, 128, 256)
@@ -31,12 +32,12 @@ BATCHES = (16, 64, 128, 256)
 
 def trained(given: argparse.Namespace, adversarially: bool) -> Normalised:
     """Train on 4,000 images for three epochs; return a model of images in [0, 1]."""
-    source = data.load("fashion-mnist")
+    source = datasets.load("fashion-mnist")
     x, y = source.images[:4000], source.labels[:4000]
     shape = {"channels": 1, "classes": 10, "stem": given.stem, "seed": 0}
     network = models.build(given.network, width=given.width, **shape)
     recipe = train.Recipe(epochs=3, batch=64)
-    scale = data.normalisation(x)
+    scale = datasets.normalisation(x)
     if adversarially:
         ball = {"epsilon": RADIUS, "step": 1.25 * RADIUS, "steps": 1}
         adversarial_fit(network, x, y, recipe, **ball, seed=0, mean_std=scale)
@@ -81,7 +82,7 @@ def main() -> None:
     given = parser.parse_args()
     torch.set_num_threads(1)
     torch.manual_seed(0)
-    source = data.load("fashion-mnist")
+    source = datasets.load("fashion-mnist")
     x = source.images[source.test][: given.images].float() / 255
     y = source.labels[source.test][: given.images]
     for name in ("as usual", "adversarially"):

@@ -30,15 +30,16 @@ from typing import NamedTuple
 import pandas as pd
 import torch
 
-from lottolab import device, masks, models, predict, train
 from lottolab.ensembles import tickets as robust
-from lottolab.ensembles.attacks import pgd
+from lottolab.ensembles.attacks.gradient import pgd
 from lottolab.ensembles.folding import folded
 from lottolab.ensembles.queries import Normalised
 from lottolab.ensembles.sampler import Sampler
-from lottolab.membership import nasr
-from lottolab.mia_pruning import dp, minmax, samia
-from lottolab.rehearsal.ledger import Counter
+from lottolab.membership.attacks import nasr
+from lottolab.mia_pruning.attacks import samia
+from lottolab.mia_pruning.defences import dp, minmax
+from lottolab.nets import device, masks, models, predict, train
+from lottolab.reruns.rehearsal.ledger import Counter
 
 Loop = Callable[[int], object]  # goes through so many steps
 SCALE = torch.full((3,), 0.5), torch.full((3,), 0.25)

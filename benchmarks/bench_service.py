@@ -21,10 +21,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lottolab import results
 from lottolab.modelguard.commands import TIMED
 from lottolab.modelguard.experiments import attackers, over_http, services
-from lottolab.modelguard.worker import guarded
+from lottolab.modelguard.service.worker import guarded
+from lottolab.runs import results
 
 BYTES = {"Content-Type": "application/octet-stream"}
 

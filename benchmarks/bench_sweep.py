@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 from dask.distributed import LocalCluster
 
-from lottolab import points
+from lottolab.reruns.sweeps import points
 
 ROUNDS = 3
 

@@ -27,10 +27,11 @@ def ours(images: int, stem: str, network: str, seed: int) -> float:
     """Train one epoch after a warm-up; return the images per second of this process."""
     import torch
 
-    from lottolab import data, models, train
+    from lottolab.images import datasets
+    from lottolab.nets import models, train
 
     torch.set_num_threads(1)
-    source = data.load("fashion-mnist")
+    source = datasets.load("fashion-mnist")
     x, y = source.images[:images], source.labels[:images]
     given = {"width": WIDTHS[network], "stem": stem, "seed": seed}
     model = models.build(network, channels=1, classes=10, **given)
@@ -47,10 +48,11 @@ def peer(images: int, stem: str, network: str, workers: int, threads: int) -> fl
     from torch.utils.data import DataLoader, Dataset
     from torchvision import transforms
 
-    from lottolab import data, models
+    from lottolab.images import datasets
+    from lottolab.nets import models
 
     torch.set_num_threads(threads)
-    source = data.load("fashion-mnist")
+    source = datasets.load("fashion-mnist")
     steps = [transforms.ToPILImage(), transforms.RandomCrop(28, padding=2)]
     steps += [transforms.RandomHorizontalFlip(), transforms.ToTensor()]
     transform = transforms.Compose([*steps, transforms.Normalize(0.286, 0.353)])

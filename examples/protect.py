@@ -16,8 +16,9 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from lottolab import checkpoint, data, masks, models, partition, predict, train
-from lottolab.ownership import symmetry
+from lottolab.images import datasets, partition
+from lottolab.nets import checkpoint, masks, models, predict, train
+from lottolab.ownership.attacks import symmetry
 
 NETWORK = {"name": "resnet8", "channels": 1, "classes": 10, "width": 16}
 NETWORK |= {"stem": "stride2", "size": 28}
@@ -27,7 +28,7 @@ IMAGES = int(os.environ.get("PROTECT_IMAGES", 8000))  # that the owner has
 
 def parts(name: str) -> tuple[torch.Tensor, torch.Tensor]:
     """Return images and labels of the `owner`, the `thief`, or for the `test`."""
-    source = data.load("fashion-mnist")
+    source = datasets.load("fashion-mnist")
     sizes = {"train": IMAGES, "val": IMAGES // 4, "test": 2000}
     found = partition.splits(source, **sizes, seed=0)
     place = found[{"owner": "train", "thief": "val", "test": "test"}[name]]
@@ -42,7 +43,7 @@ def learn(model: nn.Module, who: str, epochs: int, lr: float, kept=None) -> None
 
 def scale() -> tuple[torch.Tensor, torch.Tensor]:
     """Return mean and deviation of the owner's images."""
-    return data.normalisation(parts("owner")[0])
+    return datasets.normalisation(parts("owner")[0])
 
 
 def finish(model: nn.Module, output: Path) -> None:

@@ -13,15 +13,15 @@ if sys.version_info < (3, 11):  # noqa: UP036 - said before anything can fail
         "and call it by name: python3.12 -m lottolab".format(*sys.version_info)
     )
 
-from lottolab import machine, setup
+from lottolab.machine import settle, setup
 
 if __name__ == "__main__":
-    machine.settle()
+    settle.settle()
     try:
         if sys.argv[1:] == ["doctor"]:  # says what is missing, and installs nothing
             found = setup.interpreter()
             python = found if found.exists() else sys.executable
-            sys.exit(subprocess.call([python, "-m", "lottolab.doctor"]))
+            sys.exit(subprocess.call([python, "-m", "lottolab.machine.doctor"]))
         python = setup.ready()
         sys.exit(subprocess.call([python, "-m", "lottolab.cli", *sys.argv[1:]]))
     except KeyboardInterrupt:

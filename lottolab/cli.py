@@ -15,8 +15,11 @@ from rich.table import Table
 
 # Help and complaints about typos import nothing else of lottolab: each command checks
 # its words first, and imports what it runs when it does.
-from lottolab import checks, grids, machine, parameters
-from lottolab.progress import duration
+from lottolab import checks
+from lottolab.machine import settle
+from lottolab.pages import parameters
+from lottolab.reruns.sweeps import grids
+from lottolab.runs.progress import duration
 
 Scale = Annotated[str, typer.Option(help="smoke, laptop, cifar or paper")]
 
@@ -34,7 +37,7 @@ console = Console(highlight=False)
 def book(scale: Scale = "smoke") -> None:
     """Run every chapter at a scale and render the book; who failed has a page too."""
     parameters.having(scale)
-    from lottolab import edition as whole
+    from lottolab.reruns import edition as whole
 
     notebooks, failures = whole.attempt_all(scale)
     for failure in failures:
@@ -52,8 +55,8 @@ def render() -> None:
 @app.command()
 def edition() -> None:
     """Run the book at laptop scale and write outputs and results to be committed."""
-    from lottolab import edition as whole
-    from lottolab import execute
+    from lottolab.reruns import edition as whole
+    from lottolab.reruns import execute
 
     whole.run_all("laptop")
     execute.publish()
@@ -94,7 +97,7 @@ def run(
         parameters.resolve(chapter, scale, given)
     if name is not None:
         checks.folder_name("a run's name", name)
-    from lottolab import dryrun, edition, rerun
+    from lottolab.reruns import dryrun, edition, rerun
 
     if dry:
         dryrun.dry_run(chapters, scale, given)
@@ -120,7 +123,7 @@ def rehearse(
     allowed = parameters.rehearsed(scale)
     if chapter is not None:
         checks.one_of(f"the chapter to rehearse at {scale} scale", chapter, allowed)
-    from lottolab.rehearsal.report import report
+    from lottolab.reruns.rehearsal.report import report
 
     chosen = allowed if chapter is None else [chapter]
     raise SystemExit(0 if report(chosen, scale, keep) else 1)
@@ -157,8 +160,8 @@ def sweep(
     else:
         grids.read(parameter)
         parameters.resolve(chapter, scale, {})
-    from lottolab import execute
-    from lottolab.sweep import sweep as over
+    from lottolab.reruns import execute
+    from lottolab.reruns.sweeps.sweep import sweep as over
 
     folder = output or execute.ROOT / "_build" / "sweeps" / chapter
     side = {"scheduler": scheduler, "gpus": gpus, "stage": stage}
@@ -176,7 +179,7 @@ def check(
     full: Annotated[bool, typer.Option(help="with the long campaigns")] = False,
 ) -> None:
     """Run lint, unit tests, notebooks and the book's build."""
-    from lottolab.testing import run_all
+    from lottolab.machine.testing import run_all
 
     raise SystemExit(run_all(full))
 
@@ -184,7 +187,9 @@ def check(
 @app.command()
 def status() -> None:
     """Show what has been run at which scale, for how long, and what is stale."""
-    from lottolab import results, runs, verify
+    from lottolab import runs
+    from lottolab.reruns import verify
+    from lottolab.runs import results
 
     columns = ["chapter", "scale", "measurements", "stages", "stale", "computing time"]
     table = Table(*columns, "last run", title="Committed results")
@@ -215,8 +220,8 @@ def verify(
     """
     if against:
         raise SystemExit(_verify_against(against))
-    from lottolab import progress
-    from lottolab import verify as verification
+    from lottolab.reruns import verify as verification
+    from lottolab.runs import progress
 
     differs = False
     for chapter, scale in verification.committed():
@@ -231,7 +236,7 @@ def verify(
 
 
 def _verify_against(commit: str) -> int:
-    from lottolab.against import against
+    from lottolab.reruns.verify import against
 
     differs = False
     for function, code, count, outcome in against(commit):
@@ -243,7 +248,7 @@ def _verify_against(commit: str) -> int:
 @app.command()
 def claims() -> None:
     """Print every claim with its verdict at laptop scale."""
-    from lottolab.book import scorecard
+    from lottolab.pages.show import scorecard
 
     table = Table("claim", "paper", "ours", "verdict", show_lines=True)
     for _, row in scorecard("laptop").iterrows():
@@ -254,7 +259,7 @@ def claims() -> None:
 @app.command()
 def doctor() -> None:
     """Say what this machine has and lacks, and what mends it; for bug reports."""
-    from lottolab.doctor import main as examine
+    from lottolab.machine.doctor import main as examine
 
     raise SystemExit(examine())
 
@@ -264,7 +269,8 @@ def clean(
     store: Annotated[bool, typer.Option(help="also every result in the store")] = False,
 ) -> None:
     """Remove `_build/` and what interrupted runs left; with --store all results."""
-    from lottolab import execute, runs
+    from lottolab import runs
+    from lottolab.reruns import execute
 
     leftovers = [p for p in runs.root().glob("*/*") if ".partial-" in p.name]
     leftovers += runs.root().glob("*/*.old")
@@ -275,8 +281,8 @@ def clean(
 
 
 def _render(scale: str, notebooks: dict[str, Path], strict: bool = True) -> None:
-    from lottolab import execute
-    from lottolab.render import render as build
+    from lottolab.pages.render import render as build
+    from lottolab.reruns import execute
 
     target = execute.build_folder(scale) / "html"
     page = build(execute.ROOT, target, strict=strict, notebooks=notebooks)
@@ -293,7 +299,7 @@ def _mount_rooms() -> None:
 
 def main(arguments: list[str] | None = None) -> int:
     """Run a command; bad input ends in one line and exit code 2, a failure in 1."""
-    machine.settle()
+    settle.settle()
     _mount_rooms()
     words = sys.argv[1:] if arguments is None else arguments
     known = [c.name or c.callback.__name__ for c in app.registered_commands]

@@ -13,9 +13,10 @@ import httpx
 import torch
 import uvicorn
 
-from lottolab import checkpoint, models
-from lottolab.modelguard import ModelGuardS, service
+from lottolab.modelguard import ModelGuardS
 from lottolab.modelguard.queries import Service
+from lottolab.modelguard.service import endpoints
+from lottolab.nets import checkpoint, models
 
 SIZE, CLASSES = 8, 10
 EPSILON = 0.1  # of the images below opens about every fourth a centroid
@@ -51,14 +52,14 @@ def images(count: int, seed: int, size: int = SIZE) -> torch.Tensor:
 @contextmanager
 def within(api, bound=None):
     """Serve an application in a thread of this process; yield a client for it."""
-    bound = bound or service.listen("127.0.0.1", 0)
+    bound = bound or endpoints.listen("127.0.0.1", 0)
     running = uvicorn.Server(uvicorn.Config(api, log_level="warning"))
     thread = threading.Thread(target=running.run, kwargs={"sockets": [bound]})
     thread.start()
     while not running.started:
         time.sleep(0.01)
     try:
-        with httpx.Client(base_url=service.address(bound), timeout=60) as http:
+        with httpx.Client(base_url=endpoints.address(bound), timeout=60) as http:
             yield http
     finally:
         running.should_exit = True

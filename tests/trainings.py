@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from lottolab import train
+from lottolab.nets import train
 
 
 @contextmanager

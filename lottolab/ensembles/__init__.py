@@ -7,13 +7,13 @@ of Figure 1, `masking` the signs of a hidden gradient. `folding` makes a network
 to attack. `experiments` has the chapter's stages, `figures` its figures.
 """
 
-from lottolab.ensembles.arc import arc
-from lottolab.ensembles.attacks import pgd, universal
+from lottolab.ensembles.attacks.arc import arc
+from lottolab.ensembles.attacks.gradient import pgd, universal
+from lottolab.ensembles.attacks.transfer import transfer_matrix
 from lottolab.ensembles.library import Library
 from lottolab.ensembles.queries import Normalised
 from lottolab.ensembles.sampler import Sampler
 from lottolab.ensembles.tickets import find_ticket
-from lottolab.ensembles.transfer import transfer_matrix
 
 __all__ = [
     "Library",

@@ -11,7 +11,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from lottolab.plots import PAPER, finished, means, where
+from lottolab.pages.plots import PAPER, finished, means, where
 
 SIZE = {"dpi": 90, "layout": "constrained"}
 DOTS = {"linestyle": "none", "markersize": 5, "elinewidth": 0.8}

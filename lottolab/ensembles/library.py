@@ -12,13 +12,13 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from lottolab import masks as masking
-from lottolab import store
 from lottolab.checks import one_of, require, within
-from lottolab.device import here
+from lottolab.checks.tensors import tensor
 from lottolab.ensembles.queries import Normalised
 from lottolab.ensembles.tickets import Scale, Ticket, kept, scratch
-from lottolab.tensors import tensor
+from lottolab.nets import masks as masking
+from lottolab.nets.device import here
+from lottolab.runs import store
 
 BITS = torch.arange(8, dtype=torch.uint8)
 

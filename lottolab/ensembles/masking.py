@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from lottolab.checks import check_seed, require, whole, within
-from lottolab.ensembles.attacks import gradient, pgd
+from lottolab.checks.tensors import attackable
+from lottolab.ensembles.attacks.gradient import gradient, pgd
 from lottolab.ensembles.queries import (
     Model,
     answers,
@@ -21,7 +22,6 @@ from lottolab.ensembles.queries import (
     frozen,
     margin,
 )
-from lottolab.tensors import attackable
 
 
 def findings(

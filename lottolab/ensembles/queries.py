@@ -14,7 +14,7 @@ from itertools import chain
 import torch
 from torch import Tensor, nn
 
-from lottolab import tensors
+from lottolab.checks import tensors
 
 Model = Callable[[Tensor], Tensor]
 

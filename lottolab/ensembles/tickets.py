@@ -21,11 +21,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from lottolab import data, models, train
-from lottolab import masks as masking
 from lottolab.checks import require, whole, within
-from lottolab.ensembles.attacks import climb, gradient
+from lottolab.ensembles.attacks.gradient import climb, gradient
 from lottolab.ensembles.queries import Normalised, ball, frozen, uniform
+from lottolab.images import datasets
+from lottolab.nets import masks as masking
+from lottolab.nets import models, train
 
 Scale = tuple[Tensor, Tensor]
 
@@ -127,7 +128,7 @@ def adversarial_fit(
     images; the names in `rewind` and `masks` get the prefix "model.". Arguments and
     errors are those of `find_ticket`.
     """
-    scale = mean_std or data.normalisation(images)
+    scale = mean_std or datasets.normalisation(images)
     pixels = torch.zeros_like(scale[0]), torch.ones_like(scale[1])
     options |= {"loss": adversarial(epsilon=epsilon, step=step, steps=steps)}
     options |= {"seed": seed, "mean_std": pixels}

@@ -16,10 +16,10 @@ import nbformat
 import numpy as np
 from joblib import Parallel, delayed
 
-from lottolab import execute
 from lottolab.checks import one_of, require, whole
+from lottolab.pages.parameters import BOOK
 
-SOURCES = execute.ROOT / "book" / "labs" / "source"
+SOURCES = BOOK / "labs" / "source"
 GIVEN = "given.npz"
 # A hidden test reads what only the teacher knows from this place in its own text: a
 # file would lie open to the submission that it grades.
@@ -215,9 +215,9 @@ def make_wheel(output: Path) -> Path:
     work = output / ".wheel"
     shutil.rmtree(work, ignore_errors=True)
     skip = shutil.ignore_patterns("__pycache__")
-    shutil.copytree(execute.ROOT / "lottolab", work / "lottolab", ignore=skip)
+    shutil.copytree(BOOK.parent / "lottolab", work / "lottolab", ignore=skip)
     for name in ("pyproject.toml", "requirements.txt", "README.md", "LICENSE"):
-        shutil.copy(execute.ROOT / name, work / name)
+        shutil.copy(BOOK.parent / name, work / name)
     for old in output.glob("lottolab-*.whl"):
         old.unlink()
     command = [sys.executable, "-m", "pip", "wheel", "--no-deps", "--no-index"]

@@ -5,8 +5,8 @@ from typing import Annotated
 
 import typer
 
-from lottolab import files
-from lottolab.parameters import BOOK
+from lottolab.pages.parameters import BOOK
+from lottolab.runs import files
 
 OUTPUT = BOOK.parent / "_build" / "labs"
 app = typer.Typer(

@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lottolab import data
+from lottolab.images import datasets
 
 Weights = list[Tensor]  # [M, 196, H], [M, 1, H], [M, H, 10], [M, 1, 10]
 
@@ -17,7 +17,7 @@ def clothes(
     Returns for each count: pictures uint8 [N, 28, 28]; inputs float32 [N, 196] in
     [0, 1], the pictures averaged 2×2; labels int64 [N].
     """
-    source = data.load("fashion-mnist")
+    source = datasets.load("fashion-mnist")
     rows = (~source.test & source.first).nonzero()[:, 0]
     rows = rows[torch.randperm(len(rows), generator=random)[: sum(counts)]]
     pictures, labels = source.images[rows, 0], source.labels[rows]

@@ -16,9 +16,9 @@ from numpy.typing import ArrayLike
 from scipy import stats as scipy_stats
 from scipy.integrate import trapezoid
 
-from lottolab import stats
 from lottolab.checks import check_seed, numbers, require, within
-from lottolab.stats import Interval
+from lottolab.truth import stats
+from lottolab.truth.stats import Interval
 
 FPRS = {"tpr at 1% fpr": 0.01, "tpr at 0.1% fpr": 0.001}
 FALSE_ALARMS = 10  # how many an FPR must allow before a TPR is reported at it

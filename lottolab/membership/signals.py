@@ -16,8 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lottolab import tensors
-from lottolab.checks import require
+from lottolab.checks import require, tensors
 
 
 def checked(logits: Tensor, labels: Tensor | None = None):

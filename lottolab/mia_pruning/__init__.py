@@ -7,9 +7,9 @@ what the best attack could gain; `theorem` builds what Theorem 1 promises. `sami
 attacks are chapter 2's. `experiments` holds the stages, `figures` draws.
 """
 
-from lottolab.mia_pruning.admm import admm_prune
+from lottolab.mia_pruning.defences.admm import admm_prune
+from lottolab.mia_pruning.defences.dp import dp_train
+from lottolab.mia_pruning.defences.minmax import minmax_train
 from lottolab.mia_pruning.divergence import gain
-from lottolab.mia_pruning.dp import dp_train
-from lottolab.mia_pruning.minmax import minmax_train
 
 __all__ = ["admm_prune", "dp_train", "gain", "minmax_train"]

@@ -11,8 +11,8 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from lottolab import stats
-from lottolab.plots import CHANCE, finished, pair, panels, where
+from lottolab.pages.plots import CHANCE, finished, pair, panels, where
+from lottolab.truth import stats
 
 # Okabe and Ito's colours; what prunes is filled, what does not is hollow.
 LOOKS = {

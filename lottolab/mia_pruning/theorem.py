@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from lottolab.checks import check_seed, require, whole
-from lottolab.masks import Masks, apply_
-from lottolab.tensors import floats
+from lottolab.checks.tensors import floats
+from lottolab.nets.masks import Masks, apply_
 
 
 class Pruned(NamedTuple):

@@ -17,16 +17,21 @@ answers in batches, `state` is what must not be forgotten, `meters` counts.
 
 from typing import TYPE_CHECKING
 
-from lottolab.lazy import lazily
+from lottolab.runs.definitions import lazily
 
 if TYPE_CHECKING:  # they are imported when they are asked for
-    from lottolab.modelguard.bayes import recover_partial_bayes
-    from lottolab.modelguard.defences import NoDefence, ReverseSigmoid, Rounding, TopOne
-    from lottolab.modelguard.extraction import extract
-    from lottolab.modelguard.linear_program import ModelGuardW
-    from lottolab.modelguard.mad import MAD
-    from lottolab.modelguard.misinformation import AdaptiveMisinformation
-    from lottolab.modelguard.quantisers import ModelGuardS, UnorderedQuantiser
+    from lottolab.modelguard.attacks.bayes import recover_partial_bayes
+    from lottolab.modelguard.attacks.extraction import extract
+    from lottolab.modelguard.defences.linear_program import ModelGuardW
+    from lottolab.modelguard.defences.mad import MAD
+    from lottolab.modelguard.defences.misinformation import AdaptiveMisinformation
+    from lottolab.modelguard.defences.quantisers import ModelGuardS, UnorderedQuantiser
+    from lottolab.modelguard.defences.simple import (
+        NoDefence,
+        ReverseSigmoid,
+        Rounding,
+        TopOne,
+    )
 
 __all__ = [
     "MAD",

@@ -20,8 +20,9 @@ def target(
     seed: Annotated[int, typer.Option(help="one of the edition's seeds")] = 0,
 ) -> None:
     """Write the network that is stolen in chapter 4, trained where it is missing."""
-    from lottolab import checkpoint, data
+    from lottolab.images import datasets
     from lottolab.modelguard.experiments import services
+    from lottolab.nets import checkpoint
 
     if output.exists():
         raise ValueError(f"{output} exists; name another file or remove it")
@@ -33,13 +34,15 @@ def target(
     network |= setting[seed]["network"] | {"size": size}
     scale = trained.mean_std
     checkpoint.save(trained.model, output, network=network, mean_std=scale)
-    named = data.get(setting[seed]["dataset"]).name
+    named = datasets.get(setting[seed]["dataset"]).name
     typer.echo(f"{output}: {network['name']}, {parts['classes']} classes of {named}")
 
 
 @app.command()
 def serve(
-    network: Annotated[Path, typer.Argument(help="what lottolab.checkpoint wrote")],
+    network: Annotated[
+        Path, typer.Argument(help="what lottolab.nets.checkpoint wrote")
+    ],
     defence: Annotated[str, typer.Option(help="its name")] = "modelguard-s",
     epsilon: Annotated[float | None, typer.Option(help="ℓ1 that it may add")] = None,
     beta: Annotated[float | None, typer.Option(help="of revsig")] = None,
@@ -66,18 +69,21 @@ def serve(
     The centroids of a quantiser are on the disk before they are answered, and read
     again at the next start.
     """
-    from lottolab import checkpoint, store
-    from lottolab.modelguard import ModelGuardS, service
+    from lottolab.modelguard import ModelGuardS
+    from lottolab.modelguard.experiments import services
     from lottolab.modelguard.queries import Service
-    from lottolab.modelguard.state import State
+    from lottolab.modelguard.service import endpoints
+    from lottolab.modelguard.service.state import State
+    from lottolab.nets import checkpoint
+    from lottolab.runs import store
 
     found = checkpoint.load(network)
     classes = found.network["classes"]
     options = {"epsilon": epsilon, "beta": beta, "gamma": gamma}
     options |= {"decimals": decimals, "seed": seed, "fixed": fixed}
     options = {k: v for k, v in options.items() if v is not None}
-    guard = service.defence(defence, options, classes)
-    bound = service.listen(host, port)
+    guard = services.served(defence, options, classes)
+    bound = endpoints.listen(host, port)
     kept = None
     if log or isinstance(guard, ModelGuardS):
         about = {"defence": defence, **options, "network": store.sha256(network)}
@@ -86,16 +92,16 @@ def serve(
         kept.restore(guard)
     asked = Service(found.model, found.mean_std, guard)
     limits = {"most": most, "limit": limit, "patience": patience}
-    api = service.app(asked, found.shape, classes, state=kept, **limits)
+    api = endpoints.app(asked, found.shape, classes, state=kept, **limits)
     held = f", {guard.count:,} centroids" if isinstance(guard, ModelGuardS) else ""
     named = " ".join([defence, *(f"{k}={v}" for k, v in options.items())])
-    typer.echo(f"{service.address(bound)}: {network.name} behind {named}{held}")
-    service.run(api, bound)
+    typer.echo(f"{endpoints.address(bound)}: {network.name} behind {named}{held}")
+    endpoints.run(api, bound)
 
 
 def _settings() -> dict[int, dict]:
     """Return what the edition's targets were trained by, for each seed."""
-    from lottolab import results
+    from lottolab.runs import results
 
     stages = results.read_stages("modelguard", "laptop")
     found = {}

@@ -10,7 +10,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from lottolab.plots import finished, means, pair, panels, where
+from lottolab.pages.plots import finished, means, pair, panels, where
 
 # Okabe and Ito's colours.
 LOOKS = {

@@ -16,9 +16,9 @@ import torch
 from torch import Tensor
 
 from lottolab.checks import number, require, whole
-from lottolab.modelguard import simplex
-from lottolab.modelguard.linear_program import FLOOR
-from lottolab.tensors import finite, floats
+from lottolab.checks.tensors import finite, floats
+from lottolab.modelguard.defences import simplex
+from lottolab.modelguard.defences.linear_program import FLOOR
 
 HIGHEST = 350.0  # nats a dimension
 

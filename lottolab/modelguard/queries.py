@@ -14,9 +14,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lottolab import predict, tensors
-from lottolab.batches import normalise
-from lottolab.checks import check_seed, require, whole
+from lottolab.checks import check_seed, require, tensors, whole
+from lottolab.images.batches import normalise
+from lottolab.nets import predict
 
 Ask = Callable[[Tensor], Tensor]
 Defence = Callable[[Tensor, Tensor | None], Tensor]

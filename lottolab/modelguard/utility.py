@@ -10,9 +10,9 @@ import torch
 from sklearn.metrics import roc_auc_score
 from torch import Tensor
 
-from lottolab import predict, tensors
-from lottolab.checks import require, whole, within
+from lottolab.checks import require, tensors, whole, within
 from lottolab.modelguard.queries import checked
+from lottolab.nets import predict
 
 FLOOR = 1e-6  # the smallest probability that the log-loss believes in
 

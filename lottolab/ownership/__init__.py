@@ -2,12 +2,12 @@
 
 from typing import TYPE_CHECKING
 
-from lottolab.lazy import lazily
+from lottolab.runs.definitions import lazily
 
 if TYPE_CHECKING:  # they are imported when they are asked for
-    from lottolab.ownership.alignment import align
-    from lottolab.ownership.key import SignatureKey, commit
-    from lottolab.ownership.signature import (
+    from lottolab.ownership.channels.alignment import align
+    from lottolab.ownership.signatures.key import SignatureKey, commit
+    from lottolab.ownership.signatures.signature import (
         Decoded,
         Verification,
         calibrate,

@@ -11,7 +11,7 @@ import typer
 from lottolab.checks import require
 
 if TYPE_CHECKING:
-    from lottolab.ownership.channels import State
+    from lottolab.ownership.channels.naming import State
 
 app = typer.Typer(
     help="Sign a sparse network and verify whose it is.", no_args_is_help=True
@@ -40,8 +40,8 @@ def embed(
     Where no convolution has room, a linear layer is signed. What torch's pruning
     keeps apart is written as one weight, as `prune.remove` leaves it.
     """
-    from lottolab import checkpoint
-    from lottolab.ownership import networks
+    from lottolab.nets import checkpoint
+    from lottolab.ownership.signatures import networks
 
     _new(output)
     _new(key)
@@ -56,7 +56,8 @@ def embed(
 @app.command()
 def calibrate(network: Network, key: KeyFile) -> None:
     """Set the key's threshold by the trained, signed network; rewrites the key."""
-    from lottolab.ownership import SignatureKey, networks
+    from lottolab.ownership import SignatureKey
+    from lottolab.ownership.signatures import networks
 
     owner = SignatureKey.load(key)
     owner = networks.calibrate(networks.unwrapped(networks.read(network)), owner)
@@ -104,7 +105,8 @@ def verify(
     With a reference the channels are brought into its order first. The p-value is
     valid only if it was fixed before the key's secret was drawn.
     """
-    from lottolab.ownership import SignatureKey, networks
+    from lottolab.ownership import SignatureKey
+    from lottolab.ownership.signatures import networks
 
     if groups and not reference:
         raise ValueError("--groups says how to follow a --reference; give one")
@@ -136,8 +138,8 @@ def align(
     The output is for comparing weights and reading signatures; it holds no batch norm
     and cannot be run.
     """
-    from lottolab import models
-    from lottolab.ownership import networks
+    from lottolab.nets import models
+    from lottolab.ownership.signatures import networks
 
     _new(output)
     suspect = networks.unwrapped(networks.read(network))
@@ -147,7 +149,8 @@ def align(
 
 def _aligned(state: State, twin: Path, file: Path | None) -> State:
     """Align by the groups in a file, as a ResNet of lottolab, or as a chain."""
-    from lottolab.ownership import alignment, channels, matching, networks
+    from lottolab.ownership.channels import alignment, matching, naming
+    from lottolab.ownership.signatures import networks
 
     reference = networks.unwrapped(networks.read(twin))
     if file:
@@ -157,7 +160,7 @@ def _aligned(state: State, twin: Path, file: Path | None) -> State:
         }
         return matching.align(state, reference, groups)
     try:
-        channels.groups(reference)
+        naming.groups(reference)
     except ValueError:
         return matching.align(state, reference, matching.chain(reference))
     return alignment.align(state, reference)

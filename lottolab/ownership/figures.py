@@ -1,4 +1,4 @@
-"""The chapter's own figures; look and colours are those of `lottolab.plots`."""
+"""The chapter's own figures; look and colours are those of `lottolab.pages.plots`."""
 
 from collections.abc import Iterable
 
@@ -7,8 +7,8 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from lottolab import stats
-from lottolab.plots import COLOURS
+from lottolab.pages.plots import COLOURS
+from lottolab.truth import stats
 
 SCORES = {
     "magnitude": ("#0072B2", "o"),

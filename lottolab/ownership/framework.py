@@ -12,11 +12,13 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from lottolab import data, tickets, train
 from lottolab.checks import require
-from lottolab.ownership import embedding, removal, signature
+from lottolab.images import datasets
+from lottolab.nets import tickets, train
 from lottolab.ownership import triggers as trigger
-from lottolab.ownership.key import SignatureKey
+from lottolab.ownership.attacks import removal
+from lottolab.ownership.signatures import embedding, signature
+from lottolab.ownership.signatures.key import SignatureKey
 
 COUNT = 100  # images in a trigger set, as in the paper (section 4)
 
@@ -49,11 +51,11 @@ def embed_weights(
 ) -> dict:
     """WE(D, T, s, N, L, W₀, M): train the masked network, with triggers in each batch.
 
-    `setting` as for the stages of `lottolab.tickets`, whose outcome is returned.
+    `setting` as for the stages of `lottolab.nets.tickets`, whose outcome is returned.
     """
     if triggers is None:
         return tickets.retrain(start, masks, **setting)
-    scale = data.normalisation(tickets.read(**setting)["train"][0])
+    scale = datasets.normalisation(tickets.read(**setting)["train"][0])
     loss: train.Loss = trigger.with_triggers(triggers, scale, per_batch)
     return tickets.retrain(start, masks, loss=loss, **setting)
 

@@ -11,8 +11,8 @@ import igraph
 import torch
 from torch import Tensor
 
-from lottolab import masks as masking
 from lottolab.checks import check_seed, one_of, require, within
+from lottolab.nets import masks as masking
 
 SCORES = ("magnitude", "ewp", "betweenness", "random")
 
@@ -100,12 +100,14 @@ def channel_graph(weights: dict[str, Tensor], masks: dict[str, Tensor]) -> list[
     Layers without a mask (the first convolution and the classifier) keep all edges.
 
     Raises:
-        ValueError: the network is no residual network of `lottolab.models`.
+        ValueError: the network is no residual network of `lottolab.nets.models`.
     """
     blocks = [n.removesuffix(".conv1.weight") for n in weights if ".conv1.w" in n]
     fits = blocks and "conv1.weight" in weights and "fc.weight" in weights
     require(
-        bool(fits), "weights must be those of a ResNet of lottolab.models", "others"
+        bool(fits),
+        "weights must be those of a ResNet of lottolab.nets.models",
+        "others",
     )
 
     def strength(name: str) -> Tensor:

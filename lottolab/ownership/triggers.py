@@ -19,14 +19,14 @@ import torch.nn.functional as F
 from scipy import stats
 from torch import Tensor, nn
 
-from lottolab.batches import normalise
 from lottolab.checks import require, whole
+from lottolab.images.batches import normalise
+from lottolab.nets.predict import logits
+from lottolab.nets.train import Loss
 from lottolab.ownership import pictures
 from lottolab.ownership.pictures import abstract
-from lottolab.ownership.signature import ACCEPT
-from lottolab.predict import logits
-from lottolab.stats import binomial_upper
-from lottolab.train import Loss
+from lottolab.ownership.signatures.signature import ACCEPT
+from lottolab.truth.stats import binomial_upper
 
 Predict = Callable[[Tensor], Tensor]
 

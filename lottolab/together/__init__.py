@@ -1,6 +1,6 @@
 """What happens when the five meet: the one room that uses all the others.
 
-A *setting* holds the arguments of `lottolab.tickets`, with the sizes of
+A *setting* holds the arguments of `lottolab.nets.tickets`, with the sizes of
 `partition.halves`: a network's members are its half of a pool, and the other models of
 that pool, chapter 2's, are what its owner and its attackers compare it with. Beside it,
 plain dicts that only the stages get which need them:

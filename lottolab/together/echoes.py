@@ -6,18 +6,20 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
 
-from lottolab import data, predict, runs, tickets, train
-from lottolab import masks as masking
-from lottolab.batches import normalise
+from lottolab import runs
 from lottolab.checks import one_of
-from lottolab.device import back, here
+from lottolab.images import datasets
+from lottolab.images.batches import normalise
 from lottolab.membership import signals
+from lottolab.nets import masks as masking
+from lottolab.nets import predict, tickets, train
+from lottolab.nets.device import back, here
 from lottolab.together import leaks
 
 OTHER = 9_000_000  # is added to the seed: an initialisation that the owner did not have
 
 
-@runs.stage
+@runs.stage("together.echoes.echo")
 def echo(*, kind: str, rates: list[float], images: int, **setting) -> dict:
     """Score a pool's images by a ticket's mask, without its weights.
 
@@ -74,7 +76,7 @@ def _aligned(outcome: dict, parts: dict, images: int, **setting) -> Tensor:
         return F.cross_entropy(output, y[None])
 
     slopes = vmap(grad(loss), in_dims=(None, 0, 0))
-    scale, scores = data.normalisation(parts["train"][0]), []
+    scale, scores = datasets.normalisation(parts["train"][0]), []
     for images, labels in zip(*(p.split(100) for p in parts["pool"]), strict=True):
         found = slopes(
             {n: state[n] for n in towards},
@@ -100,7 +102,7 @@ def settle(model: nn.Module, images: Tensor) -> None:
     for norm in (m for m in model.modules() if isinstance(m, nn.BatchNorm2d)):
         norm.reset_running_stats()
         norm.momentum = None  # the mean over all batches
-    scale = data.normalisation(images)
+    scale = datasets.normalisation(images)
     model.train()
     for batch in images.split(500):
         model(here(normalise(batch, *scale)))
@@ -111,11 +113,11 @@ def _log_odds(state: dict[str, Tensor], parts: dict, **setting) -> Tensor:
     model = tickets.build(parts=parts, **setting)
     model.load_state_dict(state)
     images, labels = parts["pool"]
-    logits = predict.logits(model, images, data.normalisation(parts["train"][0]))
+    logits = predict.logits(model, images, datasets.normalisation(parts["train"][0]))
     return signals.scaled_confidence(logits, labels)
 
 
-@runs.stage
+@runs.stage("together.echoes.echoed")
 def echoed(
     *, kind: str, rates: list[float], images: int, group: int, **setting
 ) -> dict:

@@ -7,24 +7,27 @@ A *suspect* is a dict of its `name` in SUSPECTS and whatever else that needs.
 from scipy import stats
 from torch import Tensor
 
-from lottolab import data, predict, runs, tickets, train
-from lottolab import masks as masking
+from lottolab import runs
 from lottolab.checks import one_of
-from lottolab.device import back
+from lottolab.images import datasets
 from lottolab.membership import metrics
-from lottolab.mia_pruning import admm
+from lottolab.mia_pruning.defences import admm
 from lottolab.modelguard.queries import Service
-from lottolab.ownership import removal, signature
+from lottolab.nets import masks as masking
+from lottolab.nets import predict, tickets, train
+from lottolab.nets.device import back
 from lottolab.ownership import triggers as trigger
+from lottolab.ownership.attacks import removal
 from lottolab.ownership.experiments import signatures
-from lottolab.ownership.key import SignatureKey
+from lottolab.ownership.signatures import signature
+from lottolab.ownership.signatures.key import SignatureKey
 from lottolab.together import leaks, systems, worth
 
 MARKED = list(systems.DEFENCES[:2])
 RIVAL = 8_000_000  # is added to the seed of who trains on the owner's images
 
 
-@runs.stage
+@runs.stage("together.evidence.judged")
 def judged(*, suspect: dict, owner: dict, thief: dict, **setting) -> dict:
     """Look for the owner's three kinds of evidence in a suspect.
 
@@ -75,7 +78,7 @@ def owned(owner: dict, **setting) -> dict:
 
 def _scaled(state: dict[str, Tensor], **setting):
     """Return the network of a state dict, and what normalises its images."""
-    scale = data.normalisation(tickets.read(**setting)["train"][0])
+    scale = datasets.normalisation(tickets.read(**setting)["train"][0])
     return signatures.network(state, **setting), scale
 
 
@@ -156,7 +159,7 @@ def _stranger(*, overlap: str, owner: dict, thief: dict, **setting):
     return _scaled(tickets.dense(**there)["weights"], **there)
 
 
-@runs.stage
+@runs.stage("together.evidence.rival")
 def rival(**setting) -> dict:
     """Train a dense network on the owner's images, from another initialisation.
 
@@ -190,7 +193,7 @@ def continued(
     return {k: v.cpu() for k, v in model.state_dict().items()}
 
 
-@runs.stage
+@runs.stage("together.evidence.false_claims")
 def false_claims(**setting) -> dict:
     """Count how many innocent models of the pool the members' evidence accuses.
 

@@ -12,10 +12,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lottolab import data, partition, predict, runs, tickets, train
-from lottolab.membership import lira, metrics, signals
+from lottolab import runs
+from lottolab.images import datasets, partition
+from lottolab.membership import metrics, signals
+from lottolab.membership.attacks import lira
 from lottolab.membership.experiments import families, targets
 from lottolab.modelguard.experiments import services
+from lottolab.nets import predict, tickets, train
 
 LEAST = 1e-6  # a probability below it counts as it: an answer may be 0
 DENSE = {"name": "dense"}
@@ -51,7 +54,7 @@ def calibrated(scores: Tensor, seed: int, **setting) -> Tensor:
 
 def members(*, dataset, sizes, seed, **_) -> tuple[Tensor, Tensor]:
     """Return the labels of a pool, and which of its images are the seed's members."""
-    source = data.get(dataset)
+    source = datasets.get(dataset)
     places = partition.halves(source, **sizes, seed=seed)
     return source.labels[places["pool"]], torch.isin(places["pool"], places["train"])
 
@@ -76,13 +79,13 @@ def exposed(answers: Tensor, **setting) -> dict[str, float]:
 
 def strangers(images: int, *, dataset, sizes, seed, **_) -> tuple[Tensor, Tensor]:
     """Return images outside a pool, and their labels: the same for all of the pool."""
-    source, group = data.get(dataset), seed // sizes["models"]
+    source, group = datasets.get(dataset), seed // sizes["models"]
     given = {"train": sizes["pool"], "val": 0, "test": sizes["test"], "seed": group}
     places = partition.splits(source, **given, holdout=images)["holdout"]
     return source.images[places], source.labels[places]
 
 
-@runs.stage
+@runs.stage("together.leaks.behind")
 def behind(*, guard: dict, aware: bool, group: int, **setting) -> dict:
     """Attack the dense models of a pool through the answers of a guard.
 
@@ -119,7 +122,7 @@ def behind(*, guard: dict, aware: bool, group: int, **setting) -> dict:
     return {"measurements": pd.DataFrame(rows)}
 
 
-@runs.stage
+@runs.stage("together.leaks.labels_alone")
 def labels_alone(*, group: int, **setting) -> dict:
     """Attack the dense models of a pool by the labels of shifted copies, and no more.
 
@@ -159,7 +162,7 @@ def aucs(found: dict[str, Tensor], member: Tensor, seeds: list[int]) -> list[dic
     ]
 
 
-@runs.stage
+@runs.stage("together.leaks.trajectory")
 def trajectory(*, rates: list[float], at: list[int], **setting) -> dict:
     """Train a ticket, or the dense network without `rates`, and look at it on the way.
 
@@ -171,7 +174,7 @@ def trajectory(*, rates: list[float], at: list[int], **setting) -> dict:
         train.recipe(setting["recipe"]),
     )
     masks = tickets.iterative(rates=rates, **setting)["masks"] if rates else {}
-    images, scale = parts["pool"][0], data.normalisation(parts["train"][0])
+    images, scale = parts["pool"][0], datasets.normalisation(parts["train"][0])
     steps, rows = len(parts["train"][0]) // recipe.batch, []
 
     def look(model: nn.Module, step: int) -> None:
@@ -189,7 +192,7 @@ def trajectory(*, rates: list[float], at: list[int], **setting) -> dict:
     return {"measurements": pd.DataFrame(rows)}
 
 
-@runs.stage
+@runs.stage("together.leaks.beyond")
 def beyond(*, sparsities: list[float], at: list[int], **setting) -> dict:
     """Compare sparse networks with the dense one where the gap is the same.
 

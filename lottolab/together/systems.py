@@ -13,10 +13,8 @@ from dataclasses import asdict
 import torch
 from torch import Tensor, nn
 
-from lottolab import masks as masking
-from lottolab import runs, tickets, train
+from lottolab import runs
 from lottolab.checks import one_of, require
-from lottolab.device import back, here
 from lottolab.ensembles import tickets as scratch
 from lottolab.ensembles.experiments import libraries
 from lottolab.ensembles.folding import folded
@@ -25,8 +23,12 @@ from lottolab.ensembles.queries import Normalised
 from lottolab.ensembles.sampler import Sampler
 from lottolab.modelguard.experiments import services
 from lottolab.modelguard.queries import Service
-from lottolab.ownership import framework, signature
+from lottolab.nets import masks as masking
+from lottolab.nets import tickets, train
+from lottolab.nets.device import back, here
+from lottolab.ownership import framework
 from lottolab.ownership.experiments import signatures
+from lottolab.ownership.signatures import signature
 from lottolab.together import leaks
 
 DEFENCES = ("signature", "triggers", "pruning", "team")
@@ -76,7 +78,7 @@ def single(defences: list[str], owner: dict, **setting) -> tuple[Callable, dict]
     return tickets.iterative, own
 
 
-@runs.stage
+@runs.stage("together.systems.taught")
 def taught(*, triggers: int, rates: list[float], **setting) -> dict:
     """Train a ticket that nobody signed with `triggers` trigger images in each batch.
 
@@ -89,7 +91,7 @@ def taught(*, triggers: int, rates: list[float], **setting) -> dict:
     return framework.embed_weights(start, masks, images, triggers, **setting)
 
 
-@runs.stage
+@runs.stage("together.systems.member")
 def member(
     *, network: dict, ratio: float, inner: dict, search: dict, owner: dict, **setting
 ) -> dict:

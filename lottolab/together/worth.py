@@ -2,19 +2,22 @@
 
 from torch import Tensor, nn
 
-from lottolab import data, predict, runs, tickets, train
+from lottolab import runs
 from lottolab.checks import one_of
-from lottolab.device import here
-from lottolab.ensembles.attacks import pgd
+from lottolab.ensembles.attacks.gradient import pgd
 from lottolab.ensembles.experiments import libraries, trials
 from lottolab.ensembles.queries import Normalised
 from lottolab.ensembles.sampler import Ensemble, Sampler
-from lottolab.modelguard import extraction, measures
+from lottolab.images import datasets
+from lottolab.modelguard.attacks import extraction, measures
 from lottolab.modelguard.queries import Service
-from lottolab.ownership import removal, signature
+from lottolab.nets import predict, tickets, train
+from lottolab.nets.device import here
 from lottolab.ownership import triggers as trigger
+from lottolab.ownership.attacks import removal
 from lottolab.ownership.experiments import signatures
-from lottolab.ownership.key import SignatureKey
+from lottolab.ownership.signatures import signature
+from lottolab.ownership.signatures.key import SignatureKey
 from lottolab.together import leaks
 from lottolab.together.systems import (
     PIXELS,
@@ -31,7 +34,7 @@ from lottolab.together.systems import (
 SCRATCHED = 0.1  # the share of the weights that a thief removes from what he stole
 
 
-@runs.stage
+@runs.stage("together.worth.copied")
 def copied(*, defences: list[str], guard: dict, owner: dict, thief: dict, **setting):
     """Copy a system: ask about each of the thief's images once, train on the answers.
 
@@ -41,7 +44,7 @@ def copied(*, defences: list[str], guard: dict, owner: dict, thief: dict, **sett
     """
     service, _, parts = answering(defences, guard, owner, **setting)
     images = leaks.strangers(thief["images"], **setting)[0]
-    scale, recipe = data.normalisation(images), train.recipe(thief["recipe"])
+    scale, recipe = datasets.normalisation(images), train.recipe(thief["recipe"])
     given = {"seed": setting["seed"] + THIEF, "mean_std": scale}
     answers = service(images)
     model = extraction.extract(images, answers, thief["network"], recipe, **given)
@@ -64,10 +67,10 @@ def substitute(*, thief: dict, **given) -> tuple[nn.Module, tuple[Tensor, Tensor
     parts = tickets.read(**setting)
     model = tickets.build(parts=parts, **setting | {"network": thief["network"]})
     model.load_state_dict(copied(thief=thief, **given)["weights"])
-    return model, data.normalisation(leaks.strangers(thief["images"], **setting)[0])
+    return model, datasets.normalisation(leaks.strangers(thief["images"], **setting)[0])
 
 
-@runs.stage
+@runs.stage("together.worth.measured")
 def measured(
     *,
     defences: list[str],
@@ -113,7 +116,7 @@ def measured(
     return {"metrics": metrics}
 
 
-@runs.stage
+@runs.stage("together.worth.fooled")
 def fooled(*, source: dict, owner: dict, thief: dict, attack: dict, **setting) -> dict:
     """Attack a team with examples that were made elsewhere.
 
@@ -195,7 +198,7 @@ def unsigned(outcome: dict, owner: dict, **setting) -> dict:
     return outcome | {"key": stage(**given)["key"]}
 
 
-@runs.stage
+@runs.stage("together.worth.memorised")
 def memorised(*, kind: str, owner: dict, **setting) -> dict:
     """Ask what a robust network remembers: `metrics` of `leaks.exposed`, and accuracy.
 

@@ -20,15 +20,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lottolab import data, runs, tickets, train
+from lottolab import runs
 from lottolab.checks import one_of
-from lottolab.device import here
-from lottolab.ensembles.attacks import pgd
+from lottolab.ensembles.attacks.gradient import pgd
 from lottolab.ensembles.folding import folded
 from lottolab.ensembles.library import Library
 from lottolab.ensembles.queries import Normalised, correct
 from lottolab.ensembles.sampler import Ensemble, Sampler, matched, one, theta
 from lottolab.ensembles.tickets import Ticket, adversarial_fit, find_ticket
+from lottolab.images import datasets
+from lottolab.nets import tickets, train
+from lottolab.nets.device import here
 
 Images = tuple[Tensor, Tensor]
 LAWS = {"theta": theta, "one": one, "matched": matched, "team": theta}
@@ -36,7 +38,7 @@ PLACES = ("first", "second", "third", "fourth")
 DEFENCES = ("dense", "ticket", "best", "static", *LAWS)
 
 
-@runs.stage
+@runs.stage("ensembles.experiments.libraries.ticket")
 def ticket(
     *, network: dict, ratio: float, dataset, background, sizes, inner, search, seed
 ) -> dict:
@@ -60,7 +62,7 @@ def ticket(
     return kept | {"history": history, "metrics": metrics}
 
 
-@runs.stage
+@runs.stage("ensembles.experiments.libraries.dense")
 def dense(*, network: dict, dataset, background, sizes, inner, recipe, seed) -> dict:
     """Train a whole network adversarially: its `weights`, and `metrics` as `ticket`."""
     parts = read(dataset=dataset, background=background, sizes=sizes, seed=seed)
@@ -73,7 +75,7 @@ def dense(*, network: dict, dataset, background, sizes, inner, recipe, seed) -> 
     return {"weights": weights, "history": fitted.history, "metrics": metrics}
 
 
-@runs.stage
+@runs.stage("ensembles.experiments.libraries.library")
 def library(*, structures: list[dict], recipe, seed, **common) -> dict:
     """Find all tickets of a library; what comes back is `Library.values`."""
     parts = read(**common, seed=seed)
@@ -91,7 +93,7 @@ def library(*, structures: list[dict], recipe, seed, **common) -> dict:
     return shelf.values()
 
 
-@runs.stage
+@runs.stage("ensembles.experiments.libraries.best")
 def best(*, steps: int, **setting) -> dict:
     """Choose the ticket that PGD with `steps` steps leaves most accurate on `val`.
 
@@ -195,7 +197,7 @@ def test(parts: dict) -> Images:
 
 
 def scale(parts: dict) -> tuple[Tensor, Tensor]:
-    return data.normalisation(parts["train"][0])
+    return datasets.normalisation(parts["train"][0])
 
 
 def spec(network: dict, parts: dict, seed: int) -> dict:

@@ -8,17 +8,18 @@ import time
 import pandas as pd
 import torch
 
-from lottolab import runs, train
+from lottolab import runs
 from lottolab.checks import require
-from lottolab.device import here
 from lottolab.ensembles import masking
 from lottolab.ensembles.experiments import libraries, trials
 from lottolab.ensembles.library import Library
 from lottolab.ensembles.sampler import Sampler
 from lottolab.ensembles.tickets import scratch
+from lottolab.nets import train
+from lottolab.nets.device import here
 
 
-@runs.stage
+@runs.stage("ensembles.experiments.studies.transferred")
 def transferred(*, place: int, rank: int, attack: dict, **setting) -> dict:
     """Make examples on one ticket and show them to all: a row of the matrix.
 
@@ -35,7 +36,7 @@ def transferred(*, place: int, rank: int, attack: dict, **setting) -> dict:
     return {"row": pd.DataFrame(rows)}
 
 
-@runs.stage
+@runs.stage("ensembles.experiments.studies.transfer")
 def transfer(*, attack: dict, **setting) -> dict:
     """Attack each ticket, and show the examples to every other.
 
@@ -80,7 +81,7 @@ def _summary(values: pd.Series, ratios: list[float]) -> list[dict]:
     return found + [{"of": of, "value": value} for of, value in shown.items()]
 
 
-@runs.stage
+@runs.stage("ensembles.experiments.studies.masked")
 def masked(
     *, defence: dict, attack: dict, black_box: dict, images: int, **setting
 ) -> dict:
@@ -111,7 +112,7 @@ def masked(
     return {"measurements": pd.concat([rows, pd.DataFrame([signs])])}
 
 
-@runs.stage
+@runs.stage("ensembles.experiments.studies.cost")
 def cost(**setting) -> dict:
     """Weigh a library held as bits, and the same networks stored whole.
 

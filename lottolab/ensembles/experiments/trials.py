@@ -7,15 +7,16 @@ the `attack`: a dict of its `name`, its `epsilon` and what is its own (see `ATTA
 import torch
 from torch import Tensor, nn
 
-from lottolab import results, runs
+from lottolab import runs
 from lottolab.checks import one_of, require
-from lottolab.device import here
-from lottolab.ensembles import autoattack
-from lottolab.ensembles.arc import arc
-from lottolab.ensembles.attacks import pgd, universal
+from lottolab.ensembles.attacks import autoattack
+from lottolab.ensembles.attacks.arc import arc
+from lottolab.ensembles.attacks.gradient import pgd, universal
 from lottolab.ensembles.experiments import libraries
 from lottolab.ensembles.queries import correct
 from lottolab.ensembles.sampler import Sampler, repeated
+from lottolab.nets.device import here
+from lottolab.runs import results
 
 CHOICE, SCORE = 1_000_000, 2_000_000  # are added to a seed: no attack has these draws
 
@@ -32,7 +33,7 @@ def asked(
     return found
 
 
-@runs.stage
+@runs.stage("ensembles.experiments.trials.examples")
 def examples(*, defence: dict, attack: dict, **setting) -> dict:
     """Make adversarial examples of the test images: `images`, float32 in [0, 1]."""
     one_of("attack", attack["name"], ATTACKS)
@@ -43,7 +44,7 @@ def examples(*, defence: dict, attack: dict, **setting) -> dict:
     return {"images": ATTACKS[attack["name"]](target, x, y, **own, **given)}
 
 
-@runs.stage
+@runs.stage("ensembles.experiments.trials.scored")
 def scored(*, defence: dict, attack: dict, draws: int, **setting) -> dict:
     """Score a defence on the examples that were made on it.
 
@@ -56,7 +57,7 @@ def scored(*, defence: dict, attack: dict, draws: int, **setting) -> dict:
     return {"metrics": _rates(hits(target, x, y, draws, setting["seed"] + SCORE))}
 
 
-@runs.stage
+@runs.stage("ensembles.experiments.trials.strongest")
 def strongest(*, defence: dict, attacks: list[dict], draws: int, **setting) -> dict:
     """Score a defence on the worst of several attacks, image by image.
 

@@ -1,4 +1,4 @@
-"""What chapter 2 measures: stages, by the arguments of `lottolab.tickets`.
+"""What chapter 2 measures: stages, by the arguments of `lottolab.nets.tickets`.
 
 `sizes` are those of `partition.halves`: every target is one of `models` networks that
 each train on half of a pool. Its members are its half, its non-members the other half,

@@ -6,10 +6,14 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from lottolab import data, predict, results, runs
+from lottolab import runs
 from lottolab.checks import one_of, require
-from lottolab.membership import metrics, nasr, signals, supervised, thresholds
+from lottolab.images import datasets
+from lottolab.membership import metrics, signals
+from lottolab.membership.attacks import nasr, supervised, thresholds
 from lottolab.membership.experiments.targets import answers, shift, trained
+from lottolab.nets import predict
+from lottolab.runs import results
 
 
 def by_loss(logits: Tensor, is_member: Tensor, *, labels: Tensor, seed: int):
@@ -86,7 +90,7 @@ def tried(classifier: str, seen: dict, samples: int, seed: int):
     return attack, scores, seen["member"][judged]
 
 
-@runs.stage
+@runs.stage("membership.experiments.attacks.attacked")
 def attacked(*, classifier: str, samples: int, treatment: dict, **setting) -> dict:
     """Train an attack on one half of what is known of a target, judge it on the rest.
 
@@ -102,7 +106,7 @@ def attacked(*, classifier: str, samples: int, treatment: dict, **setting) -> di
     return {"metrics": found}
 
 
-@runs.stage
+@runs.stage("membership.experiments.attacks.transferred")
 def transferred(
     *, source: dict, targets: dict[str, dict], samples: int, **setting
 ) -> dict:
@@ -122,7 +126,7 @@ def transferred(
     return {"measurements": pd.DataFrame(rows)}
 
 
-@runs.stage
+@runs.stage("membership.experiments.attacks.shadowed")
 def shadowed(
     *,
     shadows: list[int],
@@ -160,7 +164,7 @@ def shadowed(
     return {"measurements": pd.DataFrame(rows)}
 
 
-@runs.stage
+@runs.stage("membership.experiments.attacks.confounded")
 def confounded(*, samples: int, treatment: dict, **setting) -> dict:
     """Show what an attack learns if members pass another transform than non-members.
 
@@ -170,7 +174,7 @@ def confounded(*, samples: int, treatment: dict, **setting) -> dict:
     the members' transform; `accuracy, equal` with all of them unshifted.
     """
     model, parts = trained(treatment, **setting)
-    scale = data.normalisation(parts["train"][0])
+    scale = datasets.normalisation(parts["train"][0])
     seen, seed = answers(treatment=treatment, **setting), setting["seed"]
     moved = [shift(parts[name][0], 1, 1) for name in ("pool", "test")]
     pool, fresh = (predict.logits(model, images, scale) for images in moved)

@@ -6,13 +6,14 @@ from scipy.stats import spearmanr
 from torch import Tensor
 
 from lottolab import runs
-from lottolab.membership import lira, metrics, rmia, signals, thresholds
+from lottolab.membership import metrics, signals
+from lottolab.membership.attacks import lira, rmia, thresholds
 from lottolab.membership.experiments.targets import answers, robustness
 
 RMIA = ("online", "offline")
 
 
-@runs.stage
+@runs.stage("membership.experiments.families.family")
 def family(*, treatment: dict, group: int, thorough: bool, **setting) -> dict:
     """Attack every model of a pool; others of its treatment are its references.
 
@@ -152,7 +153,7 @@ def by_class(
     return rows
 
 
-@runs.stage
+@runs.stage("membership.experiments.families.exposed")
 def exposed(*, first: dict, second: dict, group: int, **setting) -> dict:
     """Compare which images two treatments expose.
 

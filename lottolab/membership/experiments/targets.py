@@ -5,9 +5,12 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from lottolab import data, partition, predict, results, runs, tickets
+from lottolab import runs
 from lottolab.checks import one_of, require
+from lottolab.images import datasets, partition
 from lottolab.membership import signals
+from lottolab.nets import predict, tickets
+from lottolab.runs import results
 
 # How a network was made. A treatment is a dict of such a name and whatever arguments
 # of the stage, or of the setting, are its own.
@@ -55,7 +58,7 @@ def trained(treatment: dict, **setting) -> tuple[nn.Module, dict]:
     return model, parts
 
 
-@runs.stage
+@runs.stage("membership.experiments.targets.answers")
 def answers(*, treatment: dict, **setting) -> dict:
     """Ask a network for the logits of its pool and of fresh images.
 
@@ -68,9 +71,9 @@ def answers(*, treatment: dict, **setting) -> dict:
 
 def question(model: nn.Module, parts: dict, *, dataset, sizes, seed, **_) -> dict:
     """Return what `answers` does, of a network of the seed's pool."""
-    places = partition.halves(data.get(dataset), **sizes, seed=seed)
+    places = partition.halves(datasets.get(dataset), **sizes, seed=seed)
     member = torch.isin(places["pool"], places["train"])
-    scale = data.normalisation(parts["train"][0])
+    scale = datasets.normalisation(parts["train"][0])
     (images, labels), (fresh, fresh_labels) = parts["pool"], parts["test"]
     pool = predict.logits(model, images, scale)
     found = {"pool": pool, "labels": labels, "member": member}
@@ -83,7 +86,7 @@ def question(model: nn.Module, parts: dict, *, dataset, sizes, seed, **_) -> dic
     return found | {"fresh_labels": fresh_labels, "metrics": metrics}
 
 
-@runs.stage
+@runs.stage("membership.experiments.targets.robustness")
 def robustness(*, treatment: dict, **setting) -> dict:
     """Ask a network for the classes of shifted copies, all that label-only attacks see.
 
@@ -93,7 +96,7 @@ def robustness(*, treatment: dict, **setting) -> dict:
     """
     model, parts = trained(treatment, **setting)
     images, labels = parts["pool"]
-    scale = data.normalisation(parts["train"][0])
+    scale = datasets.normalisation(parts["train"][0])
     steps = [(i, j) for i in (-1, 0, 1) for j in (-1, 0, 1)]
     votes = torch.stack(
         [

@@ -1,4 +1,4 @@
-"""Draw chapter 2's figures; look and colours are those of `lottolab.plots`.
+"""Draw chapter 2's figures; look and colours are those of `lottolab.pages.plots`.
 
 Numbers are means over seeds, one value a trained model, with 95 % t intervals; rows
 that hold two values for one model are refused. An axis whose rows the table lacks, as

@@ -5,7 +5,7 @@ from matplotlib import ticker
 from matplotlib.figure import Figure
 
 from lottolab.membership.figures.style import LOOKS, percent
-from lottolab.plots import CHANCE, finished, means, panels, where
+from lottolab.pages.plots import CHANCE, finished, means, panels, where
 
 ATTACKS = {
     "mlp": "MLP (the paper's)",

@@ -5,7 +5,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from lottolab.membership.figures.style import LOOKS
-from lottolab.plots import CHANCE, PAPER, finished, means, panels, where
+from lottolab.pages.plots import CHANCE, PAPER, finished, means, panels, where
 
 NETWORKS = ("small", "larger")
 KINDS = {

@@ -10,7 +10,7 @@ from sklearn.metrics import roc_curve
 
 from lottolab.checks import require
 from lottolab.membership.figures.style import LOOKS
-from lottolab.plots import CHANCE, COLOURS, finished, where
+from lottolab.pages.plots import CHANCE, COLOURS, finished, where
 
 
 def transfer(table: pd.DataFrame, names: dict[str, str]) -> Figure:

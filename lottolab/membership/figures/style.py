@@ -2,7 +2,7 @@
 
 import pandas as pd
 
-from lottolab.plots import COLOURS
+from lottolab.pages.plots import COLOURS
 
 # More of Okabe and Ito's colours: sky blue and orange.
 LOOKS = {

@@ -9,12 +9,18 @@ from collections.abc import Callable
 import pandas as pd
 from torch import Tensor, nn
 
-from lottolab import data, results, runs, tickets
+from lottolab import runs
 from lottolab.checks import one_of
-from lottolab.membership import metrics, nasr, signals
+from lottolab.images import datasets
+from lottolab.membership import metrics, signals
+from lottolab.membership.attacks import nasr
 from lottolab.membership.experiments import attacks, families, targets
-from lottolab.mia_pruning import divergence, dp, samia
+from lottolab.mia_pruning import divergence
+from lottolab.mia_pruning.attacks import samia
+from lottolab.mia_pruning.defences import dp
 from lottolab.mia_pruning.experiments import treatments
+from lottolab.nets import tickets
+from lottolab.runs import results
 
 TREATMENTS = {
     "dense": tickets.dense,
@@ -61,7 +67,7 @@ def trained(treatment: dict, **setting) -> tuple[nn.Module, dict]:
     return model, parts
 
 
-@runs.stage
+@runs.stage("mia_pruning.experiments.leaks.answers")
 def answers(*, treatment: dict, **setting) -> dict:
     """Ask a network for the logits of its pool and of fresh images.
 
@@ -70,7 +76,7 @@ def answers(*, treatment: dict, **setting) -> dict:
     return targets.question(*trained(treatment, **setting), **setting)
 
 
-@runs.stage
+@runs.stage("mia_pruning.experiments.leaks.attacked")
 def attacked(*, attack: dict, treatment: dict, **setting) -> dict:
     """Attack with the network of Nasr et al. (2018), which the paper uses.
 
@@ -133,7 +139,7 @@ def in_classes(seen: dict, judged: Tensor, right: Tensor) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-@runs.stage
+@runs.stage("mia_pruning.experiments.leaks.family")
 def family(*, treatment: dict, group: int, **setting) -> dict:
     """Attack every model of a pool; others of its treatment are its references.
 
@@ -153,12 +159,12 @@ def family(*, treatment: dict, group: int, **setting) -> dict:
     return kept | {"measurements": pd.DataFrame(rows)}
 
 
-@runs.stage
+@runs.stage("mia_pruning.experiments.leaks.attended")
 def attended(*, treatment: dict, **setting) -> dict:
     """Attack with Yuan and Zhang's self-attention; `metrics` as of `metrics.rates`."""
     model, parts = trained(treatment, **setting)
     seen, seed = answers(treatment=treatment, **setting), setting["seed"]
-    scale = data.normalisation(parts["train"][0])
+    scale = datasets.normalisation(parts["train"][0])
     felt = samia.sensitivity(model, parts["pool"][0], scale, seed=seed)
     known, judged = attacks.split(seen["member"], seed)
 

@@ -9,16 +9,19 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from lottolab import data, predict, runs, train
+from lottolab import runs
 from lottolab.checks import require, whole
-from lottolab.device import back, here
+from lottolab.images import datasets
 from lottolab.membership import metrics, signals
 from lottolab.membership.experiments import targets
-from lottolab.mia_pruning import audit, divergence, dp, theorem
+from lottolab.mia_pruning import audit, divergence, theorem
+from lottolab.mia_pruning.defences import dp
 from lottolab.mia_pruning.experiments import leaks, treatments
+from lottolab.nets import predict, train
+from lottolab.nets.device import back, here
 
 
-@runs.stage
+@runs.stage("mia_pruning.experiments.studies.learned")
 def learned(*, epochs: list[int], attack: dict, treatment: dict, **setting) -> dict:
     """Follow the paper's attack while it learns (Figure 2): accuracy after `epochs`."""
     seen, seed = leaks.answers(treatment=treatment, **setting), setting["seed"]
@@ -30,7 +33,7 @@ def learned(*, epochs: list[int], attack: dict, treatment: dict, **setting) -> d
     return {"measurements": pd.DataFrame(rows)}
 
 
-@runs.stage
+@runs.stage("mia_pruning.experiments.studies.searched")
 def searched(*, choices: list[dict], slack: float, attack: dict, **setting) -> dict:
     """Choose the pruning with the least gain of the attack (Equation 2).
 
@@ -71,7 +74,7 @@ def _outcome(treatment: dict, attack: dict, **setting) -> dict[str, float]:
     }
 
 
-@runs.stage
+@runs.stage("mia_pruning.experiments.studies.replaced")
 def replaced(*, width: int, treatment: dict, **setting) -> dict:
     """Put a pruned random network in place of a classifier layer (Theorem 1).
 
@@ -111,7 +114,7 @@ class _Scaled(nn.Module):
         return self.size * self.network(x) + self.bias
 
 
-@runs.stage
+@runs.stage("mia_pruning.experiments.studies.audited")
 def audited(*, canaries: int, budget: dict, private: bool, second, **setting) -> dict:
     """Audit a private training with canaries, or the same training without privacy.
 
@@ -129,7 +132,7 @@ def audited(*, canaries: int, budget: dict, private: bool, second, **setting) ->
     generator = torch.Generator().manual_seed(seed)
     shift = torch.randint(1, parts["classes"], truth.shape, generator=generator)
     wrong = (truth + shift) % parts["classes"]
-    scale = data.normalisation(images)
+    scale = datasets.normalisation(images)
     images = torch.cat([images, more[:canaries]])
     labels = torch.cat([labels, wrong[:canaries]])
     epochs = treatments.both(second, **setting)

@@ -5,7 +5,7 @@ the epochs of `second`, a recipe too; so they differ in this second half alone. 
 are trained afresh, as long as both halves together: `private` and its control
 `group_norm`, because a guarantee covers no earlier training. `early` stops the parent.
 
-The other arguments are a setting of `lottolab.tickets`, with the sizes of
+The other arguments are a setting of `lottolab.nets.tickets`, with the sizes of
 `partition.halves`; its `val` images are the reference data of the Min-Max game. What
 comes back is that of `tickets.judge`.
 """
@@ -13,10 +13,12 @@ comes back is that of `tickets.judge`.
 import torch.nn.functional as F
 from torch import nn
 
-from lottolab import data, runs, tickets, train
-from lottolab import masks as masking
+from lottolab import runs
 from lottolab.checks import one_of, require
-from lottolab.mia_pruning import admm, dp, minmax, ppb
+from lottolab.images import datasets
+from lottolab.mia_pruning.defences import admm, dp, minmax, ppb
+from lottolab.nets import masks as masking
+from lottolab.nets import tickets, train
 
 SECOND = 3_000_000  # is added to the seed: the second half shows other batches
 
@@ -43,7 +45,7 @@ LOSSES = {
 }
 
 
-@runs.stage
+@runs.stage("mia_pruning.experiments.treatments.early")
 def early(*, stop: int, **setting) -> dict:
     """Train the dense parent, and stop at the end of epoch `stop`."""
     parts = tickets.read(**setting)
@@ -53,7 +55,7 @@ def early(*, stop: int, **setting) -> dict:
     return tickets.judge(model, masking.dense(model), parts, fitted)
 
 
-@runs.stage
+@runs.stage("mia_pruning.experiments.treatments.continued")
 def continued(
     *, second: dict, prune: str, rate: float, loss: str, strength: float, **setting
 ) -> dict:
@@ -76,7 +78,7 @@ def continued(
     return tickets.judge(model, masks, parts, fitted)
 
 
-@runs.stage
+@runs.stage("mia_pruning.experiments.treatments.pruned")
 def pruned(
     *,
     second: dict,
@@ -115,7 +117,7 @@ def pruned(
     return tickets.judge(model, masks, parts, train.Fit(history))
 
 
-@runs.stage
+@runs.stage("mia_pruning.experiments.treatments.guarded")
 def guarded(*, second: dict, gamma: float, attacker: float, **setting) -> dict:
     """Train on against an attacker: the Min-Max game (Nasr et al., 2018)."""
     model, parts, seed = parent(**setting)
@@ -125,7 +127,7 @@ def guarded(*, second: dict, gamma: float, attacker: float, **setting) -> dict:
     return tickets.judge(model, masking.dense(model), parts, fitted)
 
 
-@runs.stage
+@runs.stage("mia_pruning.experiments.treatments.private")
 def private(*, second: dict, budget: dict, **setting) -> dict:
     """Train a fresh network with differential privacy (Abadi et al., 2016).
 
@@ -139,7 +141,7 @@ def private(*, second: dict, budget: dict, **setting) -> dict:
     return found | {"epsilon": spent.epsilon, "sigma": spent.noise_multiplier}
 
 
-@runs.stage
+@runs.stage("mia_pruning.experiments.treatments.group_norm")
 def group_norm(*, second: dict, **setting) -> dict:
     """Control of `private`: its network, as long, without noise and clipping."""
     model, parts = fresh(**setting)
@@ -217,5 +219,5 @@ def game(
         batch=recipe.batch,
         width=attacker,
         seed=seed + SECOND,
-        mean_std=data.normalisation(parts["train"][0]),
+        mean_std=datasets.normalisation(parts["train"][0]),
     )

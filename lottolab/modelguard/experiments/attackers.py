@@ -19,19 +19,13 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
-from lottolab import data, runs, tickets, train
-from lottolab.device import back, here
-from lottolab.modelguard import (
-    ModelGuardS,
-    NoDefence,
-    adaptive,
-    averaging,
-    bayes,
-    extraction,
-    noise,
-    queries,
-    restorer,
-)
+from lottolab import runs
+from lottolab.images import datasets
+from lottolab.modelguard import ModelGuardS, NoDefence, queries
+from lottolab.modelguard.attacks import adaptive, averaging, bayes, extraction, restorer
+from lottolab.modelguard.defences import noise
+from lottolab.nets import tickets, train
+from lottolab.nets.device import back, here
 
 THIEF = 7_000_000  # is added to the seed: a substitute does not start as the target did
 ATTACK = {"ask": "once", "table": "none", "by": "lookup", "train": "naive"}
@@ -70,7 +64,7 @@ def gathered(
     if public == "holdout":
         images, labels = tickets.read(**setting, seed=seed)["holdout"]
     else:
-        source = data.get(public)
+        source = datasets.get(public)
         images, labels = source.images, source.labels
     places = queries.knockoff(len(images), budget, seed=seed + THIEF)
     return images[places], labels[places]
@@ -194,7 +188,7 @@ def network(theft: Theft, answers: Tensor, table: bayes.Table) -> Tensor:
 READ = {"lookup": lookup, "network": network}
 
 
-@runs.stage
+@runs.stage("modelguard.experiments.attackers.shadowed")
 def shadowed(
     *, public: dict | str, budget: int, substitute: dict, means: dict, **setting
 ) -> dict:
@@ -203,7 +197,7 @@ def shadowed(
     table = restorer.shadow_table(
         images,
         labels,
-        data.get(setting["dataset"]).classes,
+        datasets.get(setting["dataset"]).classes,
         substitute["network"],
         train.recipe(substitute["recipe"] | means["recipe"]),
         NoDefence(),

@@ -23,18 +23,18 @@ from joblib.externals.loky.backend import get_context
 from torch import Tensor
 
 from lottolab import runs
-from lottolab.modelguard import service
-from lottolab.modelguard.client import Remote
+from lottolab.modelguard.defences.quantisers import ModelGuardS
 from lottolab.modelguard.experiments import attackers, services, studies
-from lottolab.modelguard.quantisers import ModelGuardS
 from lottolab.modelguard.queries import Service
-from lottolab.modelguard.state import State
-from lottolab.modelguard.worker import guarded
+from lottolab.modelguard.service import endpoints
+from lottolab.modelguard.service.client import Remote
+from lottolab.modelguard.service.state import State
+from lottolab.modelguard.service.worker import guarded
 
 START = 300  # seconds that a server's process may take to begin
 
 
-@runs.stage
+@runs.stage("modelguard.experiments.over_http.timed")
 def timed(*, defence: dict, public, budget: int, **setting) -> dict:
     """Time the answers to single queries, in this process and over HTTP (Figure 6).
 
@@ -119,14 +119,14 @@ def _serve(
 ) -> None:
     """Serve until the other end of the pipe is closed, or its process is gone."""
     torch.set_num_threads(1)
-    bound = service.listen("127.0.0.1", 0)
+    bound = endpoints.listen("127.0.0.1", 0)
     with tempfile.TemporaryDirectory() as folder:
         keeps = isinstance(target.defence, ModelGuardS)
         state = State(Path(folder, "state"), {}) if keeps else None
-        api = service.app(target, shape, classes, state=state)
+        api = endpoints.app(target, shape, classes, state=state)
         pipe.send(bound.getsockname()[1])
         threading.Thread(target=_end_with, args=[pipe], daemon=True).start()
-        service.run(api, bound)
+        endpoints.run(api, bound)
 
 
 def _end_with(pipe: Connection) -> None:

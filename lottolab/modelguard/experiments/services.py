@@ -1,16 +1,19 @@
 """The services that are attacked: a target, and a defence before it.
 
-The arguments of the stages, called a `setting`, are those of `lottolab.tickets`, which
-describe the target; and
+The arguments of the stages, called a `setting`, are those of `lottolab.nets.tickets`,
+which describe the target; and
 
 outliers: data set (a dict, as `dataset`) for outlier exposure, without shared classes.
 defence: a dict of a `name` in DEFENCES and the arguments of that defence.
 """
 
+import inspect
+
 import torch
 
-from lottolab import data, masks, runs, tickets, train
+from lottolab import runs
 from lottolab.checks import one_of, require
+from lottolab.images import datasets
 from lottolab.modelguard import (
     MAD,
     AdaptiveMisinformation,
@@ -21,16 +24,16 @@ from lottolab.modelguard import (
     Rounding,
     TopOne,
     UnorderedQuantiser,
-    misinformation,
-    noise,
 )
+from lottolab.modelguard.defences import misinformation, noise
 from lottolab.modelguard.queries import Defence, Service
+from lottolab.nets import masks, tickets, train
 
 SURROGATE = 5_000_000  # is added to the seed: MAD's network is nobody else's
 LIAR = 6_000_000  # and so is the one that was trained to be wrong
 
 
-@runs.stage
+@runs.stage("modelguard.experiments.services.target")
 def target(*, outliers: dict, **setting) -> dict:
     """Train the network that is stolen, with outlier exposure (appendix B.3).
 
@@ -38,14 +41,17 @@ def target(*, outliers: dict, **setting) -> dict:
     """
     parts, seed = tickets.read(**setting), setting["seed"]
     model = tickets.build(parts=parts, **setting)
-    foreign, scale = data.get(outliers).images, data.normalisation(parts["train"][0])
+    foreign, scale = (
+        datasets.get(outliers).images,
+        datasets.normalisation(parts["train"][0]),
+    )
     loss = misinformation.outlier_exposure(foreign, scale)
     recipe = train.recipe(setting["recipe"])
     fitted = train.fit(model, *parts["train"], recipe, seed=seed, loss=loss)
     return tickets.judge(model, masks.dense(model), parts, fitted)
 
 
-@runs.stage
+@runs.stage("modelguard.experiments.services.liar")
 def liar(**setting) -> dict:
     """Train the network that Adaptive Misinformation answers with; as `target`."""
     parts, number = tickets.read(**setting), setting["seed"] + LIAR
@@ -61,7 +67,7 @@ def trained(**setting) -> tuple[Service, dict]:
     parts = tickets.read(**setting)
     model = tickets.build(parts=parts, **setting)
     model.load_state_dict(target(**setting)["weights"])
-    return Service(model, data.normalisation(parts["train"][0])), parts
+    return Service(model, datasets.normalisation(parts["train"][0])), parts
 
 
 def defended(defence: dict, **setting) -> tuple[Service, dict]:
@@ -115,12 +121,12 @@ def check_target(
     others = {"foreign": foreign, "outliers": outliers}
     if public != "holdout":
         others["public"] = public
-        there = len(data.get(public).images)
+        there = len(datasets.get(public).images)
         require(
             budget <= there, f"budget must be at most {there}, all there is", budget
         )
     for name, chosen in others.items():
-        found = list(data.get(chosen).images.shape[1:])
+        found = list(datasets.get(chosen).images.shape[1:])
         require(found == shape, f"{name} must have images of {shape}", found)
     recipe = train.recipe(given["substitute"]["recipe"])
     what = f"budget must be at least the batch, {recipe.batch}"
@@ -131,7 +137,7 @@ def mad(epsilon: float, parts: dict, setting: dict) -> MAD:
     """Return MAD with the paper's surrogate, a network of random weights."""
     number = setting["seed"] + SURROGATE
     surrogate = tickets.build(parts=parts, **setting | {"seed": number})
-    return MAD(surrogate, data.normalisation(parts["train"][0]), epsilon)
+    return MAD(surrogate, datasets.normalisation(parts["train"][0]), epsilon)
 
 
 def misinformed(tau: float, parts: dict, setting: dict) -> AdaptiveMisinformation:
@@ -139,7 +145,7 @@ def misinformed(tau: float, parts: dict, setting: dict) -> AdaptiveMisinformatio
     model = tickets.build(parts=parts, **setting)
     own = {k: v for k, v in setting.items() if k != "outliers"}
     model.load_state_dict(liar(**own)["weights"])
-    scale = data.normalisation(parts["train"][0])
+    scale = datasets.normalisation(parts["train"][0])
     return AdaptiveMisinformation(tau, model=model, mean_std=scale)
 
 
@@ -172,3 +178,32 @@ DEFENCES = {
     **QUANTISERS,
     **NETWORKS,
 }
+# What they are called on the command line, and what some need besides numbers.
+NAMES = {name.lower().replace(" ", "-"): name for name in DEFENCES}
+MISSING = {
+    "mad": "the thief's surrogate, a second network",
+    "am": "a second network that was trained to be wrong",
+    "warm-modelguard-s": "its owner's training images",
+}
+
+
+def served(name: str, given: dict, classes: int) -> Defence:
+    """Make a defence for the service over HTTP by its name and options there.
+
+    Raises:
+        ValueError: no such defence, an option that it does not have or lacks or that is
+            out of range, or one that needs more than a network and numbers.
+    """
+    one_of("the defence", name, NAMES)
+    if name in MISSING:
+        raise ValueError(
+            f"the defence {name} needs {MISSING[name]}, which the network's "
+            "file does not hold; serve it from Python by "
+            "lottolab.modelguard.service.endpoints.app"
+        )
+    make = DEFENCES[NAMES[name]]
+    wanted = [n for n in inspect.signature(make).parameters if n != "num_classes"]
+    takes = f"{name} takes {' and '.join('--' + n for n in wanted) or 'no options'}"
+    odd = sorted(given.keys() ^ set(wanted))
+    require(not odd, takes, " ".join(f"--{n} {v}" for n, v in given.items()) or "none")
+    return build({"name": NAMES[name]} | given, parts={"classes": classes})

@@ -10,15 +10,17 @@ import numpy as np
 import pandas as pd
 import torch
 
-from lottolab import data, runs
+from lottolab import runs
 from lottolab.checks import whole
-from lottolab.modelguard import ModelGuardS, averaging, bayes, measures, utility
+from lottolab.images import datasets
+from lottolab.modelguard import ModelGuardS, utility
+from lottolab.modelguard.attacks import averaging, bayes, measures
 from lottolab.modelguard.experiments import attackers, services
 
 SINGLE = 200  # queries that are timed one by one
 
 
-@runs.stage
+@runs.stage("modelguard.experiments.studies.served")
 def served(*, defence: dict, public, budget: int, foreign: dict, **setting) -> dict:
     """Measure what a defence costs honest users, after an attacker has asked.
 
@@ -32,7 +34,7 @@ def served(*, defence: dict, public, budget: int, foreign: dict, **setting) -> d
     clean, _ = services.trained(**setting)
     images, _ = attackers.gathered(public, budget, **setting)
     test, labels = parts["test"]
-    others = data.get(foreign).images[: len(test)]
+    others = datasets.get(foreign).images[: len(test)]
     asked, answers, odd = (service(x) for x in (images, test, others))
     truth = clean(test)
     metrics = utility.report(answers, truth, labels, odd)
@@ -45,7 +47,7 @@ def served(*, defence: dict, public, budget: int, foreign: dict, **setting) -> d
     return {"metrics": metrics}
 
 
-@runs.stage
+@runs.stage("modelguard.experiments.studies.timed")
 def timed(*, defence: dict, public, budget: int, **setting) -> dict:
     """Time the answers to single queries, the network included (Figure 6).
 
@@ -67,7 +69,7 @@ def timed(*, defence: dict, public, budget: int, **setting) -> dict:
     return {"metrics": {"response": 1000 * guarded, "times none": guarded / bare}}
 
 
-@runs.stage
+@runs.stage("modelguard.experiments.studies.grown")
 def grown(*, defence: dict, public, budget: int, **setting) -> dict:
     """Count a quantiser's centroids while the attacker asks (Figure 5, right).
 
@@ -87,7 +89,7 @@ def grown(*, defence: dict, public, budget: int, **setting) -> dict:
     return {"measurements": pd.concat([rows, pd.DataFrame([half])])}
 
 
-@runs.stage
+@runs.stage("modelguard.experiments.studies.asked_twice")
 def asked_twice(*, defence: dict, public, budget: int, **setting) -> dict:
     """Ask a quantiser for everything twice (2-QPI, Table 6).
 
@@ -108,7 +110,7 @@ def asked_twice(*, defence: dict, public, budget: int, **setting) -> dict:
     return {"metrics": metrics}
 
 
-@runs.stage
+@runs.stage("modelguard.experiments.studies.completed")
 def completed(
     *, defence: dict, public, budget: int, steps: int, draws: int, **setting
 ) -> dict:
@@ -157,5 +159,5 @@ def grid(steps: int) -> torch.Tensor:
 
 def _rest(public: dict, budget: int, **setting) -> torch.Tensor:
     """Return the public images that the attacker does not have."""
-    everything = len(data.get(public).images)
+    everything = len(datasets.get(public).images)
     return attackers.gathered(public, everything, **setting)[0][budget:]

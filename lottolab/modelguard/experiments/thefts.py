@@ -5,14 +5,17 @@ The arguments are those of `attackers`, and
 jbda: from how many images the attacker grows `budget` by JBDA-TR instead; 0 for not.
 """
 
-from lottolab import data, predict, runs
+from lottolab import runs
 from lottolab.checks import one_of
-from lottolab.modelguard import ModelGuardS, measures
+from lottolab.images import datasets
+from lottolab.modelguard import ModelGuardS
+from lottolab.modelguard.attacks import measures
 from lottolab.modelguard.experiments import attackers, services
 from lottolab.modelguard.experiments.attackers import Theft
+from lottolab.nets import predict
 
 
-@runs.stage
+@runs.stage("modelguard.experiments.thefts.stolen")
 def stolen(*, attack: dict, defence: dict, jbda: int, **given) -> dict:
     """Steal a service; `metrics` of the substitute on the target's test images.
 
@@ -58,5 +61,5 @@ def begun(attack: dict, defence: dict, **given) -> tuple[Theft, dict]:
     service, parts = services.defended(defence, **setting)
     clean, _ = services.trained(**setting)
     images, _ = attackers.gathered(**plan, **setting)
-    scale = data.normalisation(images)
+    scale = datasets.normalisation(images)
     return Theft(service, clean, images, scale, how, plan, setting), parts

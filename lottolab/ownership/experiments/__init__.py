@@ -2,7 +2,7 @@
 
 `keys` scheme V1, `signatures` V2 and V3 and false claims, `thief` attacks on a signed
 network, `ambiguity` false evidence. A `setting` holds the arguments that all stages of
-`lottolab.tickets` share; `rates` are the pruning rates that lead to a ticket. What a
-stage measured stands in its `metrics`, plain numbers by name, one row of the results
+`lottolab.nets.tickets` share; `rates` are the pruning rates that lead to a ticket. What
+a stage measured stands in its `metrics`, plain numbers by name, one row of the results
 table each.
 """

@@ -2,16 +2,20 @@
 
 import numpy as np
 
-from lottolab import data, runs, tickets
-from lottolab.ownership import alignment, removal, signature
+from lottolab import runs
+from lottolab.images import datasets
+from lottolab.nets import tickets
 from lottolab.ownership import triggers as trigger
+from lottolab.ownership.attacks import removal
+from lottolab.ownership.channels import alignment
 from lottolab.ownership.experiments import attacks, signatures
-from lottolab.ownership.key import SignatureKey
+from lottolab.ownership.signatures import signature
+from lottolab.ownership.signatures.key import SignatureKey
 
 LEVELS = (0.05, 0.01, 0.001)  # at which p-values are checked
 
 
-@runs.stage
+@runs.stage("ownership.experiments.ambiguity.rival")
 def rival(*, epochs: int, **given) -> dict:
     """Let a thief sign a stolen network too, train it, and let both parties claim it.
 
@@ -36,7 +40,7 @@ def rival(*, epochs: int, **given) -> dict:
     return {"metrics": metrics | {"thief accepted before": float(before.accepted)}}
 
 
-@runs.stage
+@runs.stage("ownership.experiments.ambiguity.accused")
 def accused(*, epsilon: int, controls: list[float], **setting) -> dict:
     """Accuse an innocent network by triggers: a judge with and without other networks.
 
@@ -49,7 +53,7 @@ def accused(*, epsilon: int, controls: list[float], **setting) -> dict:
     """
     ticket = {"rates": controls} | setting
     parts = tickets.read(**setting)
-    scale = data.normalisation(parts["train"][0])
+    scale = datasets.normalisation(parts["train"][0])
 
     def known(outcome: dict):
         return signatures.network(outcome["weights"], **setting)
@@ -72,7 +76,7 @@ def accused(*, epsilon: int, controls: list[float], **setting) -> dict:
     return {"metrics": metrics}
 
 
-@runs.stage
+@runs.stage("ownership.experiments.ambiguity.aligned_claims")
 def aligned_claims(*, keys: int, controls: list[float], **given) -> dict:
     """Claim innocent networks after alignment, to the signed network and to its twin.
 

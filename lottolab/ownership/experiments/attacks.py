@@ -11,13 +11,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lottolab import data, predict, tickets, train
-from lottolab import masks as masking
-from lottolab.device import here
-from lottolab.ownership import framework, qr, removal, signature, symmetry
-from lottolab.ownership.channels import State
+from lottolab.images import datasets
+from lottolab.nets import masks as masking
+from lottolab.nets import predict, tickets, train
+from lottolab.nets.device import here
+from lottolab.ownership import framework
+from lottolab.ownership.attacks import removal, symmetry
+from lottolab.ownership.channels.naming import State
 from lottolab.ownership.experiments import signatures
-from lottolab.ownership.key import SignatureKey
+from lottolab.ownership.signatures import qr, signature
+from lottolab.ownership.signatures.key import SignatureKey
 
 THIEF = "thief"  # the text that he signs with
 
@@ -36,7 +39,7 @@ def fine_tune(
     model = signatures.network(state, **setting)
     recipe = dict(setting["recipe"], epochs=epochs, schedule="cosine")
     recipe["lr"] = setting["recipe"].get("lr", train.Recipe.lr) / 5
-    scale = data.normalisation(parts["train"][0])
+    scale = datasets.normalisation(parts["train"][0])
     options = {"masks": masks, "loss": loss, "mean_std": scale}
     train.fit(
         model, *parts[part], train.recipe(recipe), seed=setting["seed"] + 1, **options
@@ -137,7 +140,7 @@ def _distilled(owned: dict, given: dict, *, epochs: int) -> State:
     setting = signatures.setting(given)
     parts, seed = tickets.read(**setting), setting["seed"]
     teacher = signatures.network(owned["weights"], **setting)
-    scale = data.normalisation(parts["train"][0])
+    scale = datasets.normalisation(parts["train"][0])
     wanted = here(F.softmax(predict.logits(teacher, parts["holdout"][0], scale), 1))
 
     def soft(model: nn.Module, x: Tensor, y: Tensor, index: Tensor) -> Tensor:

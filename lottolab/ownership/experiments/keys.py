@@ -1,20 +1,21 @@
 """Scheme V1: what a ticket is worth without its key, and to who guesses the key."""
 
-from lottolab import masks as masking
-from lottolab import runs, tickets
-from lottolab.ownership import removal
-from lottolab.ownership.channels import State
+from lottolab import runs
+from lottolab.nets import masks as masking
+from lottolab.nets import tickets
+from lottolab.ownership.attacks import removal
+from lottolab.ownership.channels.naming import State
 from lottolab.ownership.split import split_key
 
 
-@runs.stage
+@runs.stage("ownership.experiments.keys.locked")
 def locked(*, share: float, score: str, rates: list[float], **setting) -> dict:
     """Retrain the ticket without its key (section 4.2, Figure 2)."""
     start, lock, _ = _parted(share=share, score=score, rates=rates, **setting)
     return _metrics(tickets.retrain(start, lock, **setting))
 
 
-@runs.stage
+@runs.stage("ownership.experiments.keys.guessed")
 def guessed(*, share: float, score: str, rates: list[float], **setting) -> dict:
     """Retrain with a random key in the place of the true one (fake_1, Figure 5)."""
     start, lock, key = _parted(share=share, score=score, rates=rates, **setting)
@@ -22,7 +23,7 @@ def guessed(*, share: float, score: str, rates: list[float], **setting) -> dict:
     return _metrics(tickets.retrain(state, masks, **setting))
 
 
-@runs.stage
+@runs.stage("ownership.experiments.keys.regrown")
 def regrown(*, share: float, score: str, rates: list[float], **setting) -> dict:
     """Let training find the key: the thief who does not guess (not in the paper).
 
@@ -40,7 +41,7 @@ def regrown(*, share: float, score: str, rates: list[float], **setting) -> dict:
     return _metrics(tickets.retrain(state, masks, **setting))
 
 
-@runs.stage
+@runs.stage("ownership.experiments.keys.transferred")
 def transferred(
     *, source: dict, share: float, score: str, rates: list[float], **setting
 ) -> dict:

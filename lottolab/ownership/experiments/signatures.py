@@ -6,14 +6,18 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from lottolab import data, runs, tickets
-from lottolab.device import here
-from lottolab.ownership import decoding, detection, framework, signature, symmetry
+from lottolab import runs
+from lottolab.images import datasets
+from lottolab.nets import tickets
+from lottolab.nets.device import here
+from lottolab.ownership import framework
 from lottolab.ownership import triggers as trigger
-from lottolab.ownership.key import SignatureKey
+from lottolab.ownership.attacks import symmetry
+from lottolab.ownership.signatures import decoding, detection, signature
+from lottolab.ownership.signatures.key import SignatureKey
 
 
-@runs.stage
+@runs.stage("ownership.experiments.signatures.signed")
 def signed(
     *, text: str, ecc: str, triggers: int, rates: list[float], **setting
 ) -> dict:
@@ -36,7 +40,7 @@ def signed(
     return outcome | {"key": asdict(key), "metrics": metrics}
 
 
-@runs.stage
+@runs.stage("ownership.experiments.signatures.unsigned")
 def unsigned(*, text: str, ecc: str, rates: list[float], **setting) -> dict:
     """Control: ask for the signature and the triggers in the ticket before signing."""
     ticket = tickets.iterative(rates=rates, **setting)
@@ -52,7 +56,7 @@ def recognised(
 
     A layer of another shape than the key's cannot be read at all.
     """
-    scale = data.normalisation(tickets.read(**setting)["train"][0])
+    scale = datasets.normalisation(tickets.read(**setting)["train"][0])
     predict = trigger.predictor(network(weights, **setting), scale)
     black = trigger.verify_triggers(predict, draw_triggers(key.secret, **setting))
     metrics = {"triggers": black.agreement, "triggers accepted": float(black.accepted)}
@@ -112,7 +116,7 @@ class AnyForm(nn.Module):
         return symmetry.logits(self.state, x, self.stem)
 
 
-@runs.stage
+@runs.stage("ownership.experiments.signatures.imperceptible")
 def imperceptible(**given) -> dict:
     """Look for the signed window without the key; `given` are those of `signed`.
 
@@ -134,7 +138,7 @@ def imperceptible(**given) -> dict:
     return {"metrics": metrics | {name: float(x) for name, x in peaks.items()}}
 
 
-@runs.stage
+@runs.stage("ownership.experiments.signatures.false_claims")
 def false_claims(*, keys: int, **given) -> dict:
     """Try `keys` secrets of other people on a signed network.
 
@@ -154,7 +158,7 @@ def false_claims(*, keys: int, **given) -> dict:
     return {"metrics": counts | {"keys": keys}}
 
 
-@runs.stage
+@runs.stage("ownership.experiments.signatures.blind_reads")
 def blind_reads(*, texts: list[str], ecc: str, rates: list[float], **setting) -> dict:
     """Sign the ticket's masks with each text and count how many are read again."""
     masks = tickets.iterative(rates=rates, **setting)["masks"]
@@ -167,7 +171,7 @@ def blind_reads(*, texts: list[str], ecc: str, rates: list[float], **setting) ->
     return {"metrics": {"read": read, "texts": len(texts)}}
 
 
-@runs.stage
+@runs.stage("ownership.experiments.signatures.read_back")
 def read_back(
     *,
     text: str,

@@ -2,17 +2,21 @@
 
 import numpy as np
 
-from lottolab import masks as masking
-from lottolab import runs, tickets
+from lottolab import runs
 from lottolab.checks import one_of, require
-from lottolab.ownership import alignment, framework, qr, removal, signature
-from lottolab.ownership.channels import State
+from lottolab.nets import masks as masking
+from lottolab.nets import tickets
+from lottolab.ownership import framework
+from lottolab.ownership.attacks import removal
+from lottolab.ownership.channels import alignment
+from lottolab.ownership.channels.naming import State
 from lottolab.ownership.experiments import signatures
 from lottolab.ownership.experiments.attacks import ATTACKS, fine_tune
-from lottolab.ownership.key import SignatureKey
+from lottolab.ownership.signatures import qr, signature
+from lottolab.ownership.signatures.key import SignatureKey
 
 
-@runs.stage
+@runs.stage("ownership.experiments.thief.attacked")
 def attacked(*, attack: dict, epochs: int, aligned: bool = False, **given) -> dict:
     """Attack a signed network, train it for `epochs` on the thief's images, look again.
 
@@ -45,7 +49,7 @@ def attacked(*, attack: dict, epochs: int, aligned: bool = False, **given) -> di
     return {"metrics": metrics}
 
 
-@runs.stage
+@runs.stage("ownership.experiments.thief.moved")
 def moved(*, other: str | dict, sizes_there: dict, epochs: int, **given) -> dict:
     """Fine-tune a signed network on the data set `other`, and back (section 4.3).
 

@@ -1,0 +1,96 @@
+"""Run every check of the project in one go: what `make test` does."""
+
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from pathlib import Path
+from xml.etree import ElementTree
+
+from lottolab.pages import parameters
+from lottolab.reruns import execute
+from lottolab.runs import jobs
+from lottolab.runs.progress import duration
+
+CELL_SECONDS = 300
+LONG_SECONDS = 3600
+# Two processes, each with whole files. One that dies ends the run: another in its
+# place would begin with the test that killed the first, again and again.
+SIDE_BY_SIDE = ("-p", "xdist", "-n", "2", "--dist", "loadfile")
+SIDE_BY_SIDE += ("--max-worker-restart", "0")
+ONE_THREAD = {"OMP_NUM_THREADS": "1"}  # two each would wait for one another
+
+
+def run_all(full: bool = False) -> int:
+    """Run lint, unit tests and the notebooks; return 0 if all passed, else 1."""
+    tools = Path(sys.executable).parent
+    with tempfile.TemporaryDirectory(prefix="lottolab-") as folder:
+        report = Path(folder, "tests.xml")
+        steps = {
+            "lint": [tools / "ruff", "check", "."],
+            "format": [tools / "ruff", "format", "--check", "."],
+            "layers": [tools / "lint-imports", "--no-logo"],
+            "tests": [*_pytest(full), "--junit-xml", report],
+            "notebooks": None,
+        }
+        failed = []
+        for name, command in steps.items():
+            print(f"== {name}", flush=True)
+            start = time.time()
+            code = _notebooks() if command is None else _call(command)
+            took = duration(time.time() - start)
+            print(f"== {name}: {'FAILED' if code else 'ok'}, {took}")
+            failed += [name] if code else []
+        for reason, count in skipped(report).items():
+            print(f"skipped: {count} test{'s' * (count > 1)}: {reason}")
+    print("all passed" if not failed else f"failed: {', '.join(failed)}", flush=True)
+    return int(bool(failed))
+
+
+def skipped(report: Path) -> Counter[str]:
+    """Count the tests by why they were skipped, as pytest's JUnit report says it."""
+    if not report.exists():  # pytest itself failed
+        return Counter()
+    found = ElementTree.parse(report).iter("skipped")
+    return Counter(element.get("message", "") for element in found)
+
+
+def _pytest(full: bool) -> list:
+    command = [sys.executable, "-m", "pytest", *SIDE_BY_SIDE]
+    command += ["--cov", "lottolab", "--cov-report", "term:skip-covered"]
+    command += ["--cov-fail-under", "90", "--durations", "5"]
+    if full:
+        return [*command, "-o", f"faulthandler_timeout={LONG_SECONDS}"]
+    return [*command, "-m", "not long"]
+
+
+def _notebooks() -> int:
+    """Run copies of the notebooks with smoke parameters under nbval, two at a time."""
+    from papermill import execute_notebook
+
+    with tempfile.TemporaryDirectory(prefix="lottolab-") as folder:
+        for name in parameters.chapters():
+            values = parameters.resolve(name, "smoke", {}) | {"scale": "smoke"}
+            source, copy = (
+                parameters.BOOK / f"{name}.ipynb",
+                Path(folder, f"{name}.ipynb"),
+            )
+            paths = execute.literal(source), execute.literal(copy)
+            execute_notebook(*paths, values, prepare_only=True)
+        command = [sys.executable, "-m", "pytest", *SIDE_BY_SIDE, "--durations", "5"]
+        command += ["-p", "nbval", "--nbval-lax", "--nbval-current-env"]
+        command += [
+            "-p",
+            "lottolab.machine.kernels",
+            f"--nbval-cell-timeout={CELL_SECONDS}",
+        ]
+        command += ["-p", "no:cacheprovider", "--rootdir", folder, folder]
+        own = {"LOTTOLAB_RESULTS": str(Path(folder) / "results"), "LOTTOLAB_JOBS": "1"}
+        return _call(command, own | {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"})
+
+
+def _call(command: list, environment: dict | None = None) -> int:
+    own = {**jobs.variables(), **ONE_THREAD, **(environment or {})}
+    return subprocess.call(command, cwd=execute.ROOT, env={**os.environ, **own})

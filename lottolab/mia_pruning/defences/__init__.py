@@ -1,0 +1,5 @@
+"""Defences against membership inference.
+
+`admm` prunes while it trains, `dp` trains with differential privacy, `minmax` against
+an attacker who trains too, and `ppb` makes predictions look alike.
+"""

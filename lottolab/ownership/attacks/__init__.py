@@ -1,0 +1,1 @@
+"""What a thief does: `removal` of weights, and `symmetry`, which keeps the function."""

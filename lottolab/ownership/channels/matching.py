@@ -1,0 +1,222 @@
+"""Bring any network's channels into a reference's order, by groups that are named.
+
+`alignment` knows the ResNets of `lottolab`. For others the owner says which axes of
+which tensors are reordered together, in a YAML or JSON file, a mapping a group:
+
+    first: {conv1.weight: 0, conv2.weight: 1}
+    second: {conv2.weight: 0, fc.weight: 1}
+
+An axis may be a multiple of the group's size: each channel then has as many places in a
+row, as where an image is flattened before a linear layer. Biases and batch norms may be
+named and are not needed. The method is `alignment.match`'s, for networks of one shape.
+"""
+
+import itertools
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import yaml
+from torch import Tensor
+
+from lottolab.checks import one_of, require
+from lottolab.ownership.channels import alignment
+from lottolab.ownership.channels.naming import State
+
+Groups = dict[str, dict[str, int]]  # for each group its tensors, and their axes
+
+
+@dataclass(frozen=True)
+class _View:
+    """A weight as rows × columns × the rest; `row`, `column`: axes, `rows` … sizes."""
+
+    row: int
+    column: int
+    rows: int
+    columns: int
+
+    def of(self, weight: Tensor) -> Tensor:
+        """Return the weight as float64, rows × columns × the rest."""
+        front = weight.double().movedim((self.row, self.column), (0, 1))
+        split = front.reshape(
+            self.rows, front.shape[0] // self.rows, self.columns, -1
+        )  # what a channel has of its rows, and of its columns and the rest
+        return split.transpose(1, 2).flatten(2)
+
+    def back(self, weight: Tensor, like: Tensor) -> Tensor:
+        """Undo `of`: give a weight the shape and the dtype of another."""
+        sizes = list(like.movedim((self.row, self.column), (0, 1)).shape)
+        split = weight.view(self.rows, self.columns, sizes[0] // self.rows, -1)
+        front = split.transpose(1, 2).reshape(sizes)
+        return front.movedim((0, 1), (self.row, self.column)).to(like.dtype)
+
+
+def read(path: str | Path) -> Groups:
+    """Read groups from a YAML or JSON file.
+
+    Raises ValueError for a file of another form.
+    """
+    try:
+        found = yaml.safe_load(Path(path).read_text())
+    except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is no YAML: {str(error).splitlines()[0]}") from error
+    what = f"{path} must map each group to its TENSOR: AXIS pairs"
+    require(isinstance(found, dict) and found != {}, what, repr(found)[:60])
+    for name, places in found.items():
+        right = isinstance(places, dict) and places != {}
+        right = right and all(type(axis) is int for axis in places.values())
+        require(right, what, f"{name}: {places!r}"[:60])
+    return {str(name): dict(places) for name, places in found.items()}
+
+
+def chain(state: State) -> Groups:
+    """Name the groups of a plain chain of layers: convolutions, then linear ones.
+
+    Layers follow each other in the order of their names, numbers by value. Of a network
+    that is no chain but whose shapes allow one, the groups come out too free: channels
+    may then not be found, but no p-value gets wrong, since the secret plays no part.
+
+    Raises ValueError where a layer does not take what the one before gives.
+    """
+    weights = [name for name, tensor in state.items() if tensor.ndim in (2, 3, 4)]
+    weights.sort(key=lambda name: (state[name].ndim == 2, natural(name)))
+    require(len(weights) > 1, "a chain must have two layers", f"{len(weights)}")
+    found = {}
+    for above, below in itertools.pairwise(weights):
+        given, taken = len(state[above]), state[below].shape[1]
+        flat = state[above].ndim > state[below].ndim
+        fits = taken % given == 0 if flat else taken == given
+        chained = f"{below} must take the {given} outputs of {above}, or the groups "
+        require(fits, f"{chained}must be named in a file (--groups)", taken)
+        found[above] = {above: 0, below: 1}
+    return found
+
+
+def align(
+    state: State, reference: State, groups: Groups, *, restarts: int = 3, seed: int = 0
+) -> State:
+    """Return the suspect's weights in the reference's order and scale.
+
+    All tensors of two and more axes; for comparing and reading signatures, since those
+    of one axis, such as batch norm's, are left out. Signs that batch norm turns around
+    stay as they are.
+
+    An end of the network, a weight that is in one group alone, may be missing or have
+    another shape, as a new classifier has: it is left out.
+
+    Args:
+        groups: as `read` or `chain` return them.
+        restarts, seed: as of `alignment.align`.
+
+    Raises:
+        ValueError: weights of the groups that are missing, not finite or not of the
+            reference's shapes; groups that do not fit them.
+    """
+    views = _views(state, reference, groups)
+    orders, _ = match(state, reference, groups, restarts=restarts, seed=seed)
+    result = {n: tensor for n, tensor in state.items() if tensor.ndim > 1}
+    for name in {n for places in groups.values() for n in places} - set(views):
+        result.pop(name, None)
+    for name, view in views.items():
+        lines = [torch.arange(view.rows), torch.arange(view.columns)]
+        for group, places in groups.items():
+            if name in places:
+                lines[int(places[name] != view.row)] = orders[group]
+        moved = view.of(state[name])[lines[0]][:, lines[1]]
+        target = view.of(reference[name])
+        alike = torch.minimum(_described(moved), _described(target))
+        alike = sum(alike.chunk(2, dim=2))
+        ratios = (moved / target).abs().where(alike > 0, torch.ones(())).log()
+        moved = moved / alignment._additive(ratios, alike, robust=True).exp()
+        result[name] = view.back(moved, state[name])
+    return result
+
+
+def match(
+    state: State, reference: State, groups: Groups, *, restarts: int = 3, seed: int = 0
+) -> tuple[dict[str, Tensor], float]:
+    """Find which channel of the suspect stands for each channel of the reference.
+
+    Returns int64 indices for each group, and the likeness; see `alignment.match`, whose
+    search this is. Raises ValueError as `align`.
+    """
+    require(restarts >= 1, "restarts must be at least 1", restarts)
+    views = _views(state, reference, groups)
+    ours = {name: _described(view.of(reference[name])) for name, view in views.items()}
+    theirs = {name: _described(view.of(state[name])) for name, view in views.items()}
+    theirs = {name: alignment._framed(weight) for name, weight in theirs.items()}
+    pairs = {}
+    for group, places in groups.items():
+        every = torch.arange(_size(reference, places))
+        there = [
+            (name, int(axis != views[name].row), every, every)
+            for name, axis in places.items()
+            if name in views
+        ]
+        pairs[group] = alignment._Pair(len(every), len(every), there)
+    generator, found = torch.Generator().manual_seed(seed), []
+    for start in range(restarts):
+        orders = {name: torch.full((p.ours,), -1) for name, p in pairs.items()}
+        if start:
+            orders = {
+                name: alignment._random_order(p, generator) for name, p in pairs.items()
+            }
+        found.append(alignment._ascend(pairs, theirs, ours, orders))
+    return max(found, key=lambda pair: pair[1])
+
+
+def _described(weight: Tensor) -> Tensor:
+    """Describe a weight as `alignment.features` does: rows × columns × (2 × rest)."""
+    norms = weight.norm(dim=2, keepdim=True)
+    alive = norms > 0
+    logs = norms.where(alive, torch.ones(())).log()
+    scaled = weight / alignment._additive(logs, alive).exp()
+    return torch.cat([scaled.relu(), (-scaled).relu()], 2).sqrt()
+
+
+def _views(state: State, reference: State, groups: Groups) -> dict[str, _View]:
+    """Check the groups and both networks; return how each weight is to be seen."""
+    held: dict[str, dict[int, int]] = {}
+    for group, places in groups.items():
+        for name, axis in places.items():
+            one_of(f"a tensor of group {group}", name, reference)
+            shape = tuple(reference[name].shape)
+            inside = 0 <= axis < len(shape)
+            require(inside, f"an axis of {name}, {shape}, must be one of its own", axis)
+            once = axis not in held.setdefault(name, {})
+            require(
+                once, f"axis {axis} of {name} must be in one group", f"also {group}"
+            )
+            size = _size(reference, places)
+            fits = shape[axis] % size == 0
+            require(fits, f"axis {axis} of {name} must be a multiple of {size}", shape)
+            held[name][axis] = size
+    found = {}
+    for name, axes in held.items():
+        shape = reference[name].shape
+        same = name in state and state[name].shape == shape
+        if len(shape) < 2 or (len(axes) == 1 and not same):
+            continue
+        there = f"the network must hold {name}, as the reference does (rename it?)"
+        require(name in state, there, "none")
+        require(same, f"{name} must be {tuple(shape)}", tuple(state[name].shape))
+        finite = all(bool(s[name].isfinite().all()) for s in (state, reference))
+        require(finite, f"{name} must be finite", "NaN or inf")
+        require(len(axes) < 3, f"{name} must be in at most two groups", len(axes))
+        others = [axis for axis in range(len(shape)) if axis not in axes]
+        row, column = sorted([*axes, *others][:2])
+        sizes = [axes.get(axis, shape[axis]) for axis in (row, column)]
+        found[name] = _View(row, column, *sizes)
+    return found
+
+
+def _size(state: State, places: dict[str, int]) -> int:
+    """Return how many channels a group has: what all its axes are multiples of."""
+    sizes = [state[n].shape[a] for n, a in places.items() if a < state[n].ndim]
+    return min(sizes, default=1)
+
+
+def natural(name: str) -> list:
+    """Return what sorts names with the numbers in them by value."""
+    return [int(p) if p.isdigit() else p for p in re.split(r"(\d+)", name)]

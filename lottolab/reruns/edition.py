@@ -1,0 +1,169 @@
+"""Run all chapters of a scale; leave alone those that are finished and still right."""
+
+import hashlib
+import json
+import platform
+from importlib.metadata import distributions
+from pathlib import Path
+
+import joblib
+import nbformat
+import pandas as pd
+
+from lottolab import runs
+from lottolab.pages import parameters
+from lottolab.reruns import execute
+from lottolab.runs import jobs, results, store
+from lottolab.truth.claims_file import CHAPTERS
+
+CODE = Path(__file__).resolve().parents[1]
+
+
+def run_all(scale: str) -> dict[str, Path]:
+    """Run every chapter that has the scale, and return the notebooks by chapter.
+
+    Raises:
+        ValueError: no chapter has the scale.
+        Failed: chapters failed; the message names them, and all others have run.
+    """
+    notebooks, failures = attempt_all(scale)
+    if failures:
+        told = "; ".join(map(str, failures))
+        count = f"{len(failures)} of {len(parameters.having(scale))} chapters failed"
+        raise execute.Failed(f"{count}: {told}")
+    return notebooks
+
+
+def attempt_all(scale: str) -> tuple[dict[str, Path], list[execute.Failed]]:
+    """Run every chapter that has the scale; return notebooks by chapter, and failures.
+
+    A chapter that is finished is not run again. One that fails stops no other, and its
+    notebook says what happened. Those whose results are stored run side by side, then
+    the others one by one, because each of them computes on all cores, and those that
+    only read results come last, to whom a chapter that failed has none.
+
+    Raises:
+        ValueError: no chapter has the scale.
+    """
+    names = parameters.having(scale)
+    stored = [n for n in names if n in CHAPTERS and _stored_before(n, scale)]
+    alone = [n for n in names if n in CHAPTERS and n not in stored]
+    readers = [n for n in names if n not in CHAPTERS]
+    done, failed, before = {}, {}, jobs.variables()
+    for group in (stored, *([name] for name in alone), readers):
+        beside = joblib.Parallel(n_jobs=min(jobs.processes(), max(1, len(group))))
+        attempt = joblib.delayed(_attempt)
+        here = before | {results.FAILED: " ".join(f"{scale}/{n}" for n in failed)}
+        attempts = beside(attempt(name, scale, here) for name in group)
+        for name, outcome in zip(group, attempts, strict=True):
+            done[name] = outcome
+            if isinstance(outcome, execute.Failed):
+                failed[name] = outcome
+                done[name] = execute.unfinished(_notebook(name, scale))
+    jobs.adopt(before)
+    return {name: done[name] for name in names}, list(failed.values())
+
+
+def _attempt(chapter: str, scale: str, environment: dict) -> Path | execute.Failed:
+    """Return the chapter's notebook, run if it is not finished, or what stopped it."""
+    jobs.adopt(environment)  # this may be a process of its own
+    if is_finished(chapter, scale):
+        told = f"{chapter} at {scale} scale: finished before, nothing has changed"
+        print(told, flush=True)
+        return _notebook(chapter, scale)
+    try:
+        return run(chapter, scale)
+    except execute.Failed as error:
+        print(f"{error}; the other chapters go on", flush=True)
+        return error
+
+
+def _stored_before(chapter: str, scale: str) -> bool:
+    """Say whether the store has all stages behind the chapter's last results."""
+    table = results.find(chapter, scale, ".stages.csv")
+    return table is not None and _is_stored(table)
+
+
+def run(chapter: str, scale: str) -> Path:
+    """Run one chapter at a scale, note what it was made of, and return its notebook."""
+    before = ingredients(chapter, scale)
+    print(f"{chapter} at {scale} scale", flush=True)
+    notebook = execute.execute(chapter, scale)
+    if all(path.is_file() for path in _tables(chapter, scale)):
+        made = {"ingredients": before, "files": _files(chapter, scale)}
+        _note(chapter, scale).write_text(json.dumps(made), encoding="utf-8")
+    return notebook
+
+
+def is_finished(chapter: str, scale: str) -> bool:
+    """Say whether a run with the present code, parameters and store would add nothing.
+
+    So it is if the notebook and the tables are those that a run left, what it was made
+    of is unchanged, and the store holds every stage behind the tables. A notebook
+    without a table of its own is drawn from the others' and never finished.
+    """
+    try:
+        made = json.loads(_note(chapter, scale).read_text("utf-8"))
+        same = made["files"] == _files(chapter, scale)
+    except (OSError, ValueError, KeyError):
+        return False
+    same = same and made["ingredients"] == ingredients(chapter, scale)
+    return same and _is_stored(_tables(chapter, scale)[1])
+
+
+def ingredients(chapter: str, scale: str) -> str:
+    """Return a sha256 of all that a chapter is made of, its stages' results apart.
+
+    That is its notebook without outputs, its parameters, all code of lottolab, the
+    papers' numbers, the claims, and the versions of Python and of what is installed.
+
+    Raises:
+        ValueError: chapter or scale are not allowed.
+    """
+    values = parameters.resolve(chapter, scale, {})
+    digest = hashlib.sha256()
+    notebook = nbformat.read(parameters.BOOK / f"{chapter}.ipynb", as_version=4)
+    cells = [[c.cell_type, c.source, c.metadata] for c in notebook.cells]
+    installed = sorted(f"{d.name} {d.version}" for d in distributions())
+    versions = [platform.python_version(), *installed]
+    digest.update(json.dumps([cells, values, versions], sort_keys=True).encode())
+    data = results.COMMITTED.parent
+    files = [*CODE.rglob("*.py"), data / "claims.yaml", *data.glob("papers/*.csv")]
+    for path in sorted(filter(Path.is_file, files)):
+        digest.update(f"{path.name} {store.sha256(path)}".encode())
+    return digest.hexdigest()
+
+
+def _is_stored(table: Path) -> bool:
+    """Say whether the store has the results behind a table of stages."""
+    stages = pd.read_csv(table, keep_default_na=False, dtype=results.TEXTS)
+    for stage in stages.itertuples():
+        record = store.read_record(runs.root() / stage.stage) or {}
+        if record.get("digest") != stage.digest:
+            return False
+        if record["fingerprint"] != stage.fingerprint:
+            return False
+    return True
+
+
+def _files(chapter: str, scale: str) -> dict[str, str]:
+    """Return name to sha256 of what a run leaves.
+
+    Raises:
+        FileNotFoundError: a file is missing.
+    """
+    paths = [_notebook(chapter, scale), *_tables(chapter, scale)]
+    return {path.name: store.sha256(path) for path in paths}
+
+
+def _notebook(chapter: str, scale: str) -> Path:
+    return execute.build_folder(scale) / "notebooks" / f"{chapter}.ipynb"
+
+
+def _tables(chapter: str, scale: str) -> list[Path]:
+    folder = execute.build_folder(scale) / "results" / chapter
+    return [folder / f"{scale}.csv", folder / f"{scale}.stages.csv"]
+
+
+def _note(chapter: str, scale: str) -> Path:
+    return _notebook(chapter, scale).with_suffix(".json")

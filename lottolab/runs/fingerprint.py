@@ -1,0 +1,260 @@
+"""Name the code that a function depends on, so that a changed result is noticed.
+
+The fingerprint of a function covers its own code and that of every function, class and
+module constant of ours that it reaches by name, however deep: their bodies, and not
+where they stand or what they are called. Left out are docstrings, comments and layout;
+the plumbing, which moves results about without changing them; where and how things are
+computed: `here(x)` and `back(x)` of `lottolab.nets.device` and `subsampled(x)` of
+`lottolab.nets.strided` count as `x`; and statements that only ask `lottolab.checks` or
+`lottolab.checks.tensors` to refuse bad input.
+"""
+
+import ast
+import functools
+import hashlib
+import inspect
+import pickle
+import textwrap
+from collections.abc import Callable
+from typing import NamedTuple
+
+from lottolab.runs import definitions
+from lottolab.runs.definitions import Place, Scope
+
+# What moves results about, or refuses bad input, without changing a result.
+PLUMBING = ("lottolab.runs", "lottolab.checks")
+# The bytes of a data set are named by its checksum, so how they were read is not code
+# that a result depends on.
+NAMED_BY_CHECKSUM = {
+    Place("lottolab.images.datasets", "get"),
+    Place("lottolab.images.datasets", "load"),
+}
+REFUSING = {"lottolab.checks", "lottolab.checks.tensors"}
+ONLY_PLACES = {
+    Place("lottolab.nets.device", "here"),
+    Place("lottolab.nets.device", "back"),
+}
+ONLY_PLACES |= {Place("lottolab.nets.strided", "subsampled")}  # how, not what
+Node = tuple[Place, frozenset[str]]  # a definition, and which keys of a table
+
+
+class Piece(NamedTuple):
+    """One definition: its text with each name of ours replaced by a number, and what
+    the numbers stand for."""
+
+    text: str
+    names: tuple[Place, ...]
+
+
+def fingerprint(function: Callable, words: frozenset[str] = frozenset()) -> str:
+    """Return 16 hexadecimal digits that change when the function's code changes.
+
+    Of a module's table (a dict with constant keys) that the code reaches, only the
+    entries count whose keys are among `words`, the strings in a stage's arguments:
+    a network added to the table of networks leaves results with another one current.
+    If no key is among them, all entries count.
+
+    Raises:
+        OSError: the source of the function cannot be found.
+    """
+    function = inspect.unwrap(function)
+    place = Place(function.__module__, function.__qualname__)
+    if not definitions.has(place):
+        lines, _ = inspect.getsourcelines(function)  # it stands inside another one
+        place = Place(place.module, textwrap.dedent("".join(lines)))
+    return of(place, words)
+
+
+def of(place: Place, words: frozenset[str] = frozenset()) -> str:
+    """Return the fingerprint of the function at a place, without importing it."""
+    tables = (_keys(reached) for reached, _ in _reached(place, frozenset()))
+    return _of(place, frozenset(words).intersection(frozenset().union(*tables)))
+
+
+@functools.cache
+def _of(start: Place, words: frozenset[str]) -> str:
+    """Label each piece by its text, then by its text and the labels of what it names,
+    again and again until no two pieces that differ have one label."""
+    pieces = _reached(start, words)
+    labels = {node: _hash(piece.text) for node, (piece, _) in pieces.items()}
+    while True:
+        new = {
+            node: _hash(piece.text, *(labels[name] for name in names))
+            for node, (piece, names) in pieces.items()
+        }
+        if len(set(new.values())) == len(set(labels.values())):
+            return _hash(new[next(iter(pieces))], *sorted(new.values()))[:16]
+        labels = new
+
+
+def _hash(*parts: str) -> str:
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+
+
+@functools.cache
+def _reached(start: Place, words: frozenset[str]) -> dict[Node, tuple[Piece, list]]:
+    """Return what is reached from the start, which comes first: each piece, and the
+    nodes that its names stand for."""
+    todo, found = [(start, _keys(start) & words)], {}
+    while todo:
+        node = todo.pop()
+        if node in found:
+            continue
+        piece = _piece(*node)
+        names = [(place, _keys(place) & words) for place in piece.names]
+        found[node] = piece, names
+        todo += names
+    return found
+
+
+@functools.cache
+def _keys(place: Place) -> frozenset[str]:
+    """Return the constant keys of a module's table; none if it is not a table."""
+    statements = _statements(place)
+    table = getattr(statements[0], "value", None) if len(statements) == 1 else None
+    keys = table.keys if isinstance(table, ast.Dict) else []
+    return frozenset(key.value for key in keys if isinstance(key, ast.Constant))
+
+
+def _statements(place: Place) -> list[ast.stmt]:
+    if definitions.has(place):
+        return definitions.read(place.module).defined[place.name]
+    return ast.parse(place.name).body  # the source itself, see `fingerprint`
+
+
+@functools.cache
+def _piece(place: Place, chosen: frozenset[str]) -> Piece:
+    """Make the piece of a definition; of a table, only of the chosen entries."""
+    nodes = [_bare(statement, chosen) for statement in _statements(place)]
+    local: Scope = {}
+    package = place.module.rpartition(".")[0]
+    hidden: set[str] = set()
+    for part in (part for node in nodes for part in ast.walk(node)):
+        local |= definitions.imports(part, package)
+        hidden |= _bound(part)
+    names: list[Place] = []
+    visitor = _Numbered(place.module, local, hidden, names)
+    texts = [ast.unparse(_filled(visitor.visit(node))) for node in nodes]
+    return Piece("\n".join(texts), tuple(names))
+
+
+def _bare(statement: ast.stmt, chosen: frozenset[str]) -> ast.AST:
+    """Copy a statement without name, docstrings and decorators that make stages."""
+    node = pickle.loads(pickle.dumps(statement))  # in a third of deepcopy's time
+    if isinstance(node, ast.Assign | ast.AnnAssign):
+        if chosen:
+            pairs = zip(node.value.keys, node.value.values, strict=True)
+            kept = [(k, v) for k, v in pairs if getattr(k, "value", None) in chosen]
+            return ast.Expr(ast.Dict(*map(list, zip(*kept, strict=True))))
+        plain = isinstance(node, ast.AnnAssign) or len(node.targets) == 1
+        return ast.Expr(node.value) if plain and node.value else node
+    kinds = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
+    if isinstance(node, kinds):
+        node.name = "_"
+        makers = [_makes_a_stage(d) for d in node.decorator_list]
+        pairs = zip(node.decorator_list, makers, strict=True)
+        node.decorator_list = [d for d, maker in pairs if not maker]
+    for part in ast.walk(node):
+        if isinstance(part, kinds) and ast.get_docstring(part) is not None:
+            part.body = part.body[1:]
+    return node
+
+
+def _makes_a_stage(decorator: ast.expr) -> bool:
+    called = decorator.func if isinstance(decorator, ast.Call) else decorator
+    return ast.unparse(called).endswith("stage")
+
+
+class _Numbered(ast.NodeTransformer):
+    """Replace what is ours by numbers, in the order in which it is named."""
+
+    def __init__(
+        self, module: str, local: Scope, hidden: set[str], names: list[Place]
+    ) -> None:
+        self.module, self.local = module, local
+        self.hidden, self.names = hidden, names
+
+    def visit_Name(self, node: ast.Name) -> ast.AST:
+        return self._named(node)
+
+    def visit_Attribute(self, node: ast.Attribute) -> ast.AST:
+        return self._named(node)
+
+    def visit_Call(self, call: ast.Call) -> ast.AST:
+        alone = len(call.args) == 1 and not call.keywords
+        alone = alone and not isinstance(call.args[0], ast.Starred)
+        if alone and self._own(call.func) in ONLY_PLACES:
+            return self.visit(call.args[0])
+        return self.generic_visit(call)
+
+    def visit_Expr(self, node: ast.Expr) -> ast.AST | None:
+        called = (
+            self._own(node.value.func) if isinstance(node.value, ast.Call) else None
+        )
+        if called and called.module in REFUSING:
+            return None
+        return self.generic_visit(node)
+
+    def visit_Import(self, node: ast.Import) -> ast.AST | None:
+        return None if self._ours(node) else node
+
+    visit_ImportFrom = visit_Import
+
+    def _ours(self, node: ast.AST) -> bool:
+        package = self.module.rpartition(".")[0]
+        homes = definitions.imports(node, package).values()
+        return all(definitions.is_ours(home) for home, _ in homes)
+
+    def _own(self, node: ast.AST) -> Place | None:
+        """Return what a name stands for, unless the code has its own of that name."""
+        chain = _chain(node)
+        if not chain or chain[0] in self.hidden:
+            return None
+        found = definitions.find(self.module, chain, self.local)
+        return found[0] if found and found[1] == len(chain) else None
+
+    def _named(self, node: ast.Name | ast.Attribute) -> ast.AST:
+        chain = _chain(node)
+        found = definitions.find(self.module, chain, self.local) if chain else None
+        if found is None or isinstance(node.ctx, ast.Store):
+            return self.generic_visit(node)
+        place, used = found
+        word = place.name  # of what is left out: what it is called counts
+        if not (_is_plumbing(place) or place in ONLY_PLACES):
+            word = f"_{len(self.names)}"
+            self.names.append(place)
+        new: ast.expr = ast.Name(word, ast.Load())
+        for name in chain[used:]:
+            new = ast.Attribute(new, name, ast.Load())
+        return new
+
+
+def _is_plumbing(place: Place) -> bool:
+    inside = place.module in PLUMBING or place.module.startswith("lottolab.runs.")
+    return inside or place in NAMED_BY_CHECKSUM
+
+
+def _chain(node: ast.AST) -> tuple[str, ...]:
+    """Return the names of `a.b.c`; none for what does not begin with a name."""
+    if isinstance(node, ast.Name):
+        return (node.id,)
+    if isinstance(node, ast.Attribute):
+        before = _chain(node.value)
+        return (*before, node.attr) if before else ()
+    return ()
+
+
+def _bound(part: ast.AST) -> set[str]:
+    """Return the name that a function takes or assigns here: it hides the module's."""
+    if isinstance(part, ast.arg):
+        return {part.arg}
+    stored = isinstance(part, ast.Name) and isinstance(part.ctx, ast.Store)
+    return {part.id} if stored else set()
+
+
+def _filled(node: ast.AST) -> ast.AST:
+    """Put `pass` where nothing was left of a body."""
+    for part in ast.walk(node):
+        if getattr(part, "body", None) == []:
+            part.body = [ast.Pass()]
+    return node

@@ -1,0 +1,224 @@
+"""Keep what was measured: one tidy table a chapter and scale, a row a measurement.
+
+Beside `<scale>.csv` stands `<scale>.stages.csv`, a row for each stage that a
+measurement comes from, or that such a stage asked for, with all that is needed to run
+it again and compare.
+"""
+
+import itertools
+import json
+import os
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+
+import pandas as pd
+
+from lottolab.checks import require
+from lottolab.runs import files, jobs, staging, store
+
+Asked = tuple[dict, Callable, dict]  # columns of the rows, a stage, its arguments
+COMMITTED = Path(__file__).resolve().parents[2] / "data" / "results"
+FOLDER = "LOTTOLAB_RESULTS"
+FAILED = "LOTTOLAB_FAILED"  # <scale>/<chapter>s of this run, whose old tables wait
+OWN = "LOTTOLAB_OWN"  # set in a reader's own run, which may leave rows unmeasured
+PROVENANCE = ["seconds", "fingerprint", "stage"]  # more of it is in the other table
+STAGE = ["stage", "function", "arguments", "data", "fingerprint", "digest", "seconds"]
+STAGE += ["peak_mb", "finished", "device", "versions"]
+NEEDED = ["claim", "metric", "value", "seed", "fingerprint", "stage"]
+# What `measure` reads of a result; hundreds of networks' weights stay where they are.
+MEASURED = ("accuracy", "density", "metrics", "measurements")
+# Digits alone, or around one e, would be read as a number.
+TEXTS = {"fingerprint": str, "digest": str, "claim": str}
+
+
+def row(stage, setting: dict, *, metric: str, value: float, claim="", **columns):
+    """Return one measurement on the result of `stage(**setting)`.
+
+    Args:
+        metric: what was measured, one word for one thing (`test_accuracy`).
+        claim: ids of the claims that it decides, separated by blanks.
+        columns: the settings that tell this row from others (`arm`, `density` …), and
+            the `seed` where it is not the stage's argument.
+
+    Raises:
+        LookupError: the store has no result of the stage.
+    """
+    columns |= {"metric": metric, "value": value}
+    return _row(_source(stage, setting), {"claim": claim} | columns)
+
+
+def _row(source: dict, columns: dict) -> dict:
+    """Put the seed behind the columns, and behind it where the value is from."""
+    columns = dict(columns)
+    seed = columns.pop("seed", source["seed"])
+    return columns | {"seed": seed} | {k: source[k] for k in PROVENANCE}
+
+
+def _source(stage, setting: dict) -> dict:
+    """Return where the measurements on a stage's result are from, and its seed."""
+    record = staging.record(stage, **setting)
+    if record is None:
+        raise LookupError(f"{staging.name(stage)} has no result for {setting}")
+    place = f"{record['stage']}/{staging.place(stage, **setting).name}"
+    seed = record["arguments"].get("seed")
+    return record | {"seed": seed, "stage": place}
+
+
+def cross(
+    stage: Callable, settings: list[dict], columns: dict | None = None, **axes
+) -> list[Asked]:
+    """Ask a stage for every combination of the values of `axes`, at each setting.
+
+    An axis is an argument of the stage and a column of its rows; `columns` are more of
+    these. What comes back goes to `measure`.
+
+    >>> asked = cross(print, [{"seed": 0}], {"arm": "locked"}, share=(0.1, 0.5))
+    >>> [(columns["share"], given) for columns, _, given in asked]
+    [(0.1, {'seed': 0, 'share': 0.1}), (0.5, {'seed': 0, 'share': 0.5})]
+    """
+    points = itertools.product(*axes.values())
+    values = [dict(zip(axes, point, strict=True)) for point in points]
+    shared = columns or {}
+    return [(shared | v, stage, given | v) for v in values for given in settings]
+
+
+def measure(asked: list[Asked]) -> list[dict]:
+    """Compute what is asked for side by side; return a row for each measurement.
+
+    Measurements are a result's `metrics`, numbers by name; or its table of
+    `measurements` with the columns `metric`, `value` and more that join those of the
+    row; or the accuracies of a trained network, whose `density` becomes a column.
+
+    Args:
+        asked: for each stage the columns of its rows (`arm` …), the stage and its
+            arguments, as `cross` makes them.
+    """
+    outcomes = jobs.compute([(stage, given) for _, stage, given in asked], MEASURED)
+    rows = []
+    for (columns, stage, given), outcome in zip(asked, outcomes, strict=True):
+        accuracy = outcome.get("accuracy", {})
+        metrics = outcome.get("metrics") or {
+            f"{k}_accuracy": accuracy[k] for k in accuracy
+        }
+        more = {"density": outcome["density"]} if "density" in outcome else {}
+        found = [{"metric": m, "value": value} for m, value in metrics.items()]
+        if "measurements" in outcome:
+            found = outcome["measurements"].to_dict("records")
+        source = _source(stage, given)
+        shared = {"claim": "", **columns, **more}
+        rows += [_row(source, shared | marks) for marks in found]
+    return rows
+
+
+def write(chapter: str, scale: str, rows: list[dict]) -> pd.DataFrame:
+    """Write the chapter's tables, in one step each, and return the measurements.
+
+    From now on this process reads them, and not the committed ones.
+    """
+    table = pd.DataFrame(rows)
+    os.environ[FOLDER] = str(_target(scale))
+    folder = _target(scale) / chapter
+    folder.mkdir(parents=True, exist_ok=True)
+    stages = [_stage_row(place) for place in _behind(table["stage"].unique())]
+    _replace(pd.DataFrame(stages, columns=STAGE), folder / f"{scale}.stages.csv")
+    _replace(table, folder / f"{scale}.csv")
+    return read(chapter, scale)
+
+
+def read(chapter: str, scale: str) -> pd.DataFrame | None:
+    """Return the measurements with a column `stale`, or None where there are none."""
+    path = find(chapter, scale)
+    if path is None:
+        return None
+    table = load(path)
+    stages = read_stages(chapter, scale).set_index("stage")
+    stages = stages[stages.index.isin(table["stage"])]
+    rows = stages.to_dict("records")
+    now = dict(zip(stages.index, map(current, rows), strict=True))
+    return table.assign(stale=table["fingerprint"] != table["stage"].map(now))
+
+
+def load(path: Path) -> pd.DataFrame:
+    """Return the measurements in a file, as they were written.
+
+    Raises ValueError for a file that is no such table.
+    """
+    try:
+        table = pd.read_csv(path, keep_default_na=False, na_values=[""], dtype=TEXTS)
+    except ValueError as error:  # also what cannot be cut into columns, or decoded
+        raise ValueError(f"{path} is no table of results: {error}") from error
+    missing = [name for name in NEEDED if name not in table]
+    require(not missing, f"{path} must have the columns {NEEDED}", [*table][:9])
+    return table.assign(claim=table["claim"].fillna(""))
+
+
+def read_stages(chapter: str, scale: str) -> pd.DataFrame:
+    """Return a row for each stage behind the measurements, nested ones last."""
+    path = find(chapter, scale, ".stages.csv")
+    if path is None:
+        return pd.DataFrame(columns=STAGE)
+    return pd.read_csv(path, keep_default_na=False, dtype=TEXTS)
+
+
+def paper(chapter: str) -> pd.DataFrame:
+    """Return the paper's own numbers: `place`, what they are of, and `value`."""
+    return pd.read_csv(COMMITTED.parent / "papers" / f"{chapter}.csv")
+
+
+def restamp(chapter: str, scale: str, fingerprints: dict[str, str]) -> None:
+    """Note in the committed tables that stages (by place) are current again."""
+    for suffix in (".csv", ".stages.csv"):
+        path = COMMITTED / chapter / f"{scale}{suffix}"
+        table = pd.read_csv(path, keep_default_na=False, dtype=str)
+        new = table["stage"].map(fingerprints)
+        table["fingerprint"] = new.fillna(table["fingerprint"])
+        _replace(table, path)
+
+
+def current(stage: Mapping[str, str]) -> str | None:
+    """Return the fingerprint of a stage's code as it stands; None if it is gone."""
+    return staging.current_of(stage["function"], json.loads(stage["arguments"]))
+
+
+def _behind(places: Iterable[str]) -> list[str]:
+    """Return the stages and, after them, those that they asked for, however deep.
+
+    Records of before 22 November 2026 do not say what their stage asked for.
+    """
+    found = list(dict.fromkeys(places))
+    for place in found:
+        record = store.read_record(staging.root() / place) or {}
+        there = [a for a in record.get("asked", []) if (staging.root() / a).is_dir()]
+        found += [asked for asked in there if asked not in found]
+    return found
+
+
+def _stage_row(place: str) -> dict:
+    record = store.read_record(staging.root() / place)
+    row = {k: record.get(k) for k in STAGE} | {"stage": place}
+    row |= {"function": record["stage"]}
+    return row | {"arguments": json.dumps(record["arguments"], sort_keys=True)}
+
+
+def _target(scale: str) -> Path:
+    default = COMMITTED.parents[1] / "_build" / scale / "results"
+    return Path(os.environ.get(FOLDER) or default)
+
+
+def find(chapter: str, scale: str, suffix: str = ".csv") -> Path | None:
+    """Return the table of the run that goes on, else the committed one.
+
+    A chapter that has failed in this run of the book has none.
+    """
+    if f"{scale}/{chapter}" in os.environ.get(FAILED, "").split():
+        return None
+    for folder in (os.environ.get(FOLDER), COMMITTED):
+        path = Path(folder or "") / chapter / f"{scale}{suffix}"
+        if folder and path.is_file():
+            return path
+    return None
+
+
+def _replace(table: pd.DataFrame, path: Path) -> None:
+    with files.replacing(path) as new:
+        table.to_csv(new, index=False, lineterminator="\n")

@@ -1,0 +1,157 @@
+"""Each lab, from its source to its scores: right answers pass, wrong ones do not.
+
+`labs/<lab>.txt` holds the answers: "== right: what" or "== wrong: what | tasks that
+fail", then "-- cell" and the text of that cell; other cells are the instructor's.
+"""
+
+import functools
+import json
+import re
+import zipfile
+from pathlib import Path
+
+import nbformat
+import pandas as pd
+import pytest
+
+from lottolab.labs import build, contain, grade
+
+ANSWERS = Path(__file__).parent
+VARIANT = 7
+
+
+def answers(lab: str) -> list[tuple[str, list[str], dict[str, str]]]:
+    """Read the answers to a lab: name, tasks that must fail, cells."""
+    found = []
+    for part in (ANSWERS / f"{lab}.txt").read_text("utf-8").split("\n== ")[0:]:
+        head, *cells = re.split(r"^-- (\w+)\n", part.removeprefix("== "), flags=re.M)
+        what, _, fails = head.strip().partition(" | ")
+        assert what.startswith("wrong: ") == bool(fails), head
+        pairs = dict(zip(cells[::2], cells[1::2], strict=True))
+        found.append((what, fails.split(", ") if fails else [], pairs))
+    return found
+
+
+def submit(source: Path, target: Path, cells: dict[str, str]) -> None:
+    """Write the notebook `source` to `target` with other text in some cells."""
+    notebook, left = nbformat.read(source, as_version=4), dict(cells)
+    for cell in notebook.cells:
+        task = cell.metadata.get("nbgrader", {}).get("grade_id")
+        cell.source = left.pop(task, cell.source)
+    assert not left, f"no such cells: {list(left)}"
+    target.parent.mkdir(parents=True)
+    nbformat.write(notebook, target)
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """Build all labs once; `grade(lab)` grades its answers, once, two at a time."""
+    output = tmp_path_factory.mktemp("labs")
+    zips, course = build.build(output, variant=VARIANT), output / "course"
+
+    @functools.cache
+    def graded(lab: str) -> pd.DataFrame:
+        source, release = (course / s / lab / f"{lab}.ipynb" for s in KINDS)
+        folder = output / "handed-in" / lab
+        submit(source, folder / "instructor" / lab / source.name, {})
+        submit(source, folder / "again" / lab / source.name, {})
+        submit(release, folder / "untouched" / lab / source.name, {})
+        for place, (_, _, cells) in enumerate(answers(lab)):
+            submit(source, folder / f"answer{place}" / lab / source.name, cells)
+        return grade.grade(folder, course, jobs=2, walls=not contain.missing())
+
+    return {"zips": zips, "course": course, "grade": graded}
+
+
+KINDS = ("source", "release")
+
+
+def scores(made: dict, student: str, lab: str) -> pd.DataFrame:
+    """Return a submission's scores by task."""
+    made["grade"](lab)
+    table = grade.scores(made["course"])
+    rows = table[(table["student"] == student) & (table["lab"] == lab)]
+    return rows.set_index("task")
+
+
+@pytest.mark.parametrize("lab", build.names())
+def test_the_instructor_gets_all_points_and_the_untouched_edition_none(made, lab):
+    whole = scores(made, "instructor", lab)
+    assert (whole["score"] == whole["max_score"]).all()
+    assert 4 <= (whole["max_score"] > 0).sum() <= 7
+    assert (whole["by_hand"] > 0).sum() == 1
+    nothing = scores(made, "untouched", lab)
+    assert (nothing["score"] == 0).all()
+    assert nothing["max_score"].sum() == whole[["max_score", "by_hand"]].sum().sum()
+
+
+@pytest.mark.parametrize(
+    ("lab", "place"),
+    [(lab, i) for lab in build.names() for i in range(len(answers(lab)))],
+)
+def test_right_answers_pass_and_wrong_ones_fail_where_they_are_wrong(made, lab, place):
+    what, fails, _ = answers(lab)[place]
+    found = scores(made, f"answer{place}", lab)
+    lost = found["score"] < found["max_score"]
+    assert sorted(lost.index[lost]) == sorted(fails), what
+    wrong = found.loc[fails]  # some tasks give points for a part of the way
+    assert (wrong["score"] <= 0.2 * wrong["max_score"]).all(), what
+
+
+@pytest.mark.parametrize("lab", build.names())
+def test_there_are_enough_answers(lab):
+    kinds = [what.split(":")[0] for what, _, _ in answers(lab)]
+    assert kinds.count("wrong") >= 3
+    assert kinds.count("right") >= 2
+
+
+@pytest.mark.parametrize("lab", build.names())
+def test_grading_repeats(made, lab):
+    first, second = (scores(made, who, lab) for who in ("instructor", "again"))
+    pd.testing.assert_frame_equal(
+        first.drop(columns="student"), second.drop(columns="student")
+    )
+    table = made["grade"](lab).set_index(["student", "lab"])
+    assert table.loc[("again", lab), "problem"] == ""
+
+
+@pytest.mark.parametrize("lab", build.names())
+def test_a_student_gets_no_line_of_a_solution_or_of_a_hidden_test(made, lab):
+    source = (made["course"] / "source" / lab / f"{lab}.ipynb").read_text("utf-8")
+    marks = r"### BEGIN (SOLUTION|HIDDEN TESTS)\n(.*?)\s*### END \1"
+    secret, shown = set(), set()
+    for cell in json.loads(source)["cells"]:
+        text = "".join(cell["source"])
+        inside = [m[2] for m in re.finditer(marks, text, re.DOTALL)]
+        secret |= {line.strip() for part in inside for line in part.splitlines()}
+        shown |= {
+            line.strip() for line in re.sub(marks, "", text, flags=re.S).splitlines()
+        }
+    assert len(secret) > 20
+    path = next(p for p in made["zips"] if p.stem == lab)
+    with zipfile.ZipFile(path) as archive:
+        assert (
+            sorted(n.partition("/")[0] for n in archive.namelist())[0] == "README.txt"
+        )
+        assert {f"{lab}/{lab}.ipynb", f"{lab}/given.npz"} < set(archive.namelist())
+        assert not [n for n in archive.namelist() if "prepare" in n]
+        student = json.loads(archive.read(f"{lab}/{lab}.ipynb"))["cells"]
+    lines = {s.strip() for c in student for s in "".join(c["source"]).splitlines()}
+    assert not lines & {s for s in secret - shown if len(s) > 3}
+    assert not [c for c in student if c.get("outputs")]
+    assert any("YOUR CODE HERE" in line for line in lines)
+
+
+@pytest.mark.parametrize("lab", build.names())
+def test_a_lab_says_what_its_reader_needs(lab):
+    path = build.SOURCES / lab / f"{lab}.ipynb"
+    cells = nbformat.read(path, as_version=4).cells
+    prose = "\n".join(c.source for c in cells if c.cell_type == "markdown")
+    for part in (
+        "You will be able to",
+        "You need",
+        "minutes",
+        "Rubric",
+        "For the fast",
+    ):
+        assert part in prose, part

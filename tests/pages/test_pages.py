@@ -1,0 +1,171 @@
+"""The rendered book, opened in a browser with the network off.
+
+`LOTTOLAB_HTML` names a rendered folder to look at; without it the sources are rendered.
+"""
+
+import base64
+import os
+import shutil
+from pathlib import Path
+
+import pages
+import pytest
+
+from lottolab.machine import capacity
+from lottolab.pages.render import mathjax, render
+
+ROOT = Path(__file__).parents[2]
+pytestmark = pytest.mark.browser
+
+
+@pytest.fixture(scope="session")
+def chromium():
+    path = capacity.chromium()
+    if path is None:
+        missing = "no Chromium, Chrome or Edge found (on Debian: apt install chromium)"
+        if os.environ.get("CI") == "true":
+            pytest.fail(missing)
+        pytest.skip(missing)
+    return path
+
+
+@pytest.fixture(scope="session")
+def html(tmp_path_factory):
+    given = os.environ.get("LOTTOLAB_HTML")
+    if given:
+        assert (Path(given) / "index.html").is_file(), (
+            f"LOTTOLAB_HTML must hold index.html, got {given}"
+        )
+        return Path(given)
+    output = tmp_path_factory.mktemp("the book") / "html"
+    return render(ROOT, output, strict=True).parent
+
+
+@pytest.fixture(scope="session")
+def visits(html, chromium):
+    return pages.visit(html, chromium)
+
+
+def test_every_page_is_visited_at_every_size(html, visits):
+    assert html / "book" / "intro.html" in [html / page for page in pages.pages(html)]
+    opened = [page for page in pages.pages(html) if page.name != "index.html"]
+    assert len(visits) == len(opened) * len(pages.SIZES)
+
+
+def test_no_link_leads_nowhere(html):
+    assert pages.links(html) == []
+
+
+@pytest.mark.parametrize(
+    "check",
+    [
+        pages.console,
+        pages.network,
+        pages.math,
+        pages.overflow,
+        pages.cut,
+        pages.images,
+    ],
+    ids=lambda check: check.__name__,
+)
+def test_pages_have_no_fault(visits, check):
+    assert check(visits) == []
+
+
+# Every checker must be able to find what it looks for. A page a fault, and one without.
+
+DOT = base64.b64decode(
+    "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAA"
+    "AABJRU5ErkJggg=="
+)
+GOOD = """
+<main><h1 id="top">Good</h1><p>It costs 5 dollars. <code>\\( x \\)</code></p>
+<script defer src="tex-svg.js"></script><span class="math">\\(x\\)</span>
+<a href="good.html#top">up</a> <a href="https://example.org/">out</a>
+<img src="dot.png" alt="a dot"><pre style="overflow-x: auto">WIDE</pre></main>
+""".replace("WIDE", "x" * 400)
+MATHJAX = "<script defer src='tex-svg.js'></script>"
+SCROLLER = '<main style="overflow-x: auto"><div style="width: 3000px">a</div></main>'
+HIDDEN = '<div style="overflow: hidden"><table style="width: 3000px"></table></div>'
+BROKEN = [
+    (pages.console, "<script>console.error('ouch')</script>", "ouch"),
+    (pages.console, "<script>undefinedFunction()</script>", "undefinedFunction"),
+    (pages.network, "<img src='https://example.org/a.png'>", "example.org/a.png"),
+    (pages.network, "<script>fetch('http://10.0.0.1/x')</script>", "10.0.0.1"),
+    (pages.math, r"<p>\( x \)</p>", "raw mathematics"),
+    (pages.math, r"<p>\[ x \]</p>", "raw mathematics"),
+    (pages.math, "<p>$$ x $$</p>", "raw mathematics"),
+    (pages.math, "<p>$x_1$</p>", "raw mathematics"),
+    (pages.math, r"<span class='math'>\(x\)</span>", "not rendered"),
+    (pages.math, MATHJAX + r"<b class='math'>\(\nosuch\)</b>", "unknown command"),
+    (pages.math, MATHJAX + r"<b class='math'>\(\frac{1}\)</b>", "with an error"),
+    (pages.math, "<mjx-container>x</mjx-container>", "0 formulas but 1 rendered"),
+    (pages.overflow, "<div style='width: 3000px'>a</div>", "px wide in a window of"),
+    (pages.overflow, SCROLLER, "scrolls sideways"),
+    (pages.cut, f"<pre style='overflow-x: hidden'>{'x' * 400}</pre>", "leaves its box"),
+    (
+        pages.cut,
+        f"<pre style='overflow-x: visible'>{'x' * 400}</pre>",
+        "leaves its box",
+    ),
+    (pages.cut, HIDDEN, "is cut off by div"),
+    (pages.cut, "<table style='width: 3000px'></table>", "leaves the window"),
+    (pages.images, "<img src='gone.png' alt='a'>", "not shown"),
+    (pages.images, "<img src='dot.png' alt=' '>", "alternative text"),
+    (pages.images, "<img src='dot.png'>", "alternative text"),
+]
+LOST = [
+    ("<a href='gone.html'>a</a>", "no such file"),
+    ("<img src='gone.png' alt='a'>", "no such file"),
+    ("<a href='good.html#gone'>a</a>", "no such place"),
+    ("<a href='#gone'>a</a>", "no such place"),
+    ("<a href='../outside.html'>a</a>", "no such file"),
+    ("<a href='/etc/passwd'>a</a>", "is absolute"),
+    ("<script src='https://example.org/x.js'></script>", "needs a network"),
+    ("<script src='//example.org/x.js'></script>", "needs a network"),
+    ("<meta http-equiv='refresh' content='0; url=gone.html'>", "no such file"),
+]
+
+
+def site(folder: Path, bodies: dict[str, str]) -> Path:
+    (folder / "dot.png").write_bytes(DOT)
+    for name, body in bodies.items():
+        page = f"<!doctype html><meta charset=utf-8><title>a</title>{body}"
+        (folder / f"{name}.html").write_text(page, encoding="utf-8")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def broken(tmp_path_factory, chromium):
+    bodies = {f"page{i:02}": body for i, (_, body, _) in enumerate(BROKEN)}
+    folder = site(tmp_path_factory.mktemp("broken"), {"good": GOOD, **bodies})
+    shutil.copy(mathjax()[0], folder)
+    seen: dict[str, list[pages.Visit]] = {}
+    for one in pages.visit(folder, chromium):
+        seen.setdefault(one.where.split(".")[0], []).append(one)
+    return seen
+
+
+@pytest.mark.parametrize("case", range(len(BROKEN)))
+def test_a_fault_is_found_at_both_sizes(broken, case):
+    check, _, expected = BROKEN[case]
+    faults = check(broken[f"page{case:02}"])
+    assert len([fault for fault in faults if expected in fault]) == len(pages.SIZES)
+
+
+CHECKS = list(dict.fromkeys(check for check, _, _ in BROKEN))
+
+
+@pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
+def test_a_good_page_has_no_fault(broken, check):
+    assert check(broken["good"]) == []
+
+
+@pytest.mark.parametrize(("body", "expected"), LOST)
+def test_a_link_that_leads_nowhere_is_found(tmp_path, body, expected):
+    (tmp_path.parent / "outside.html").write_text("", encoding="utf-8")
+    folder = site(tmp_path, {"good": GOOD, "bad": body})
+    (folder / "tex-svg.js").touch()
+    (fault,) = pages.links(folder)
+    assert fault.startswith("bad.html")
+    assert expected in fault
