@@ -7,7 +7,10 @@ import tempfile
 import time
 from collections import Counter
 from pathlib import Path
+from uuid import uuid4
 from xml.etree import ElementTree
+
+import psutil
 
 from lottolab.pages import parameters
 from lottolab.reruns import execute
@@ -15,6 +18,8 @@ from lottolab.runs import jobs
 from lottolab.runs.progress import duration
 
 CELL_SECONDS = 300
+ENDING = 10  # seconds that a process has to end after the tests that started it
+MARK = "LOTTOLAB_SUITE"  # by which a step's processes are known
 LONG_SECONDS = 3600
 # Two processes, each with whole files. One that dies ends the run: another in its
 # place would begin with the test that killed the first, again and again.
@@ -92,5 +97,31 @@ def _notebooks() -> int:
 
 
 def _call(command: list, environment: dict | None = None) -> int:
-    own = {**jobs.variables(), **ONE_THREAD, **(environment or {})}
-    return subprocess.call(command, cwd=execute.ROOT, env={**os.environ, **own})
+    """Run a command; what it has left running is ended, named, and makes it fail."""
+    own = {**jobs.variables(), **ONE_THREAD, **(environment or {}), MARK: uuid4().hex}
+    code = subprocess.call(command, cwd=execute.ROOT, env={**os.environ, **own})
+    left = _outliving(own[MARK])
+    for process in left:
+        print(f"left running, and ended: {_told(process)}", flush=True)
+        process.kill()
+    return code or int(bool(left))
+
+
+def _outliving(mark: str) -> list[psutil.Process]:
+    """Return the processes that carry a mark and do not end by themselves in time."""
+    found = [process for process in psutil.process_iter() if _marked(process, mark)]
+    return psutil.wait_procs(found, timeout=ENDING)[1]
+
+
+def _marked(process: psutil.Process, mark: str) -> bool:
+    try:
+        return process.environ().get(MARK) == mark
+    except (psutil.Error, OSError):  # of another user, or ended
+        return False
+
+
+def _told(process: psutil.Process) -> str:
+    try:
+        return f"{process.pid} {' '.join(process.cmdline())[:120]}"
+    except psutil.Error:
+        return str(process.pid)

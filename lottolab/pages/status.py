@@ -5,7 +5,9 @@ All of it is read from the tables of stages and the claims; nothing is typed by 
 
 import functools
 import html
+import re
 from collections.abc import Iterator
+from importlib.metadata import version
 
 import matplotlib.pyplot as plt
 import pandas as pd
@@ -119,16 +121,29 @@ def times(frame: pd.DataFrame, most: int = 4) -> Figure:
 
 
 def surroundings(scale: str) -> HTML:
-    """Show on which devices and with which versions the stages were computed."""
+    """Show on which devices and with which versions the stages were computed.
+
+    Another torch than the one that is installed here computes other bits.
+    """
     found = [stages(c, scale).assign(chapter=c) for c, s in _run() if s == scale]
     frame = pd.concat(found) if found else stages("", scale).assign(chapter="")
     rows = [
-        (device, versions, f"{len(group):,}", ", ".join(group["chapter"].unique()))
+        (device, versions, _torch(versions), f"{len(group):,}", _listed(group))
         for (device, versions), group in frame.groupby(["device", "versions"])
     ]
-    return show.table(
-        pd.DataFrame(rows, columns=["device", "versions", "stages", "chapters"])
-    )
+    columns = ["device", "versions", "torch here", "stages", "chapters"]
+    return show.table(pd.DataFrame(rows, columns=columns))
+
+
+def _torch(versions: str) -> str:
+    """Say whether the torch among a record's versions is the one that is installed."""
+    then = re.search(r"\btorch ([^\s,+]+)", versions)
+    now = version("torch").partition("+")[0]
+    return "the same" if then and then[1] == now else f"another: {now}"
+
+
+def _listed(stages: pd.DataFrame) -> str:
+    return ", ".join(stages["chapter"].unique())
 
 
 def stale(scale: str) -> HTML | Markdown:

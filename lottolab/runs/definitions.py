@@ -5,6 +5,7 @@ Ours is the package, a test's module and what a notebook has run (`__main__`).
 
 import ast
 import functools
+import hashlib
 import importlib.util
 import re
 import sys
@@ -14,7 +15,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 PACKAGE = Path(__file__).resolve().parents[1]
-STAGE = re.compile(r'^@runs\.stage\(\s*"([^"]+)"\s*\)\n(?:@.*\n)*def (\w+)\(', re.M)
+STAGE = re.compile(
+    r"""^@runs\.stage\(\s*["']([^"']+)["']\s*,?\s*\)\n(?:@.*\n)*def (\w+)\(""", re.M
+)
 Scope = dict[str, tuple[str, str | None]]  # a name: its module, and its name there
 
 
@@ -96,6 +99,14 @@ def stages() -> dict[str, Place]:
                 raise ValueError(f"{found[name]} and {place} are both called {name}")
             found[name] = place
     return found
+
+
+def digest() -> str:
+    """Return a checksum of all the package's code, comments too."""
+    whole = hashlib.sha256()
+    for path in sorted(PACKAGE.rglob("*.py")):
+        whole.update(f"{path.relative_to(PACKAGE)}\n".encode() + path.read_bytes())
+    return whole.hexdigest()
 
 
 @functools.cache

@@ -7,6 +7,8 @@ code has changed since is *stale*: it is computed again when it is next asked fo
 until then nothing is thrown away.
 """
 
+import atexit
+import contextlib
 import contextvars
 import functools
 import hashlib
@@ -29,7 +31,7 @@ from typing import Any
 from filelock import FileLock
 
 from lottolab.checks import require
-from lottolab.runs import definitions, fingerprint, progress, store
+from lottolab.runs import definitions, files, fingerprint, progress, store
 
 DRY = "LOTTOLAB_DRY_RUN"  # set where no stage may be computed
 DIED = "LOTTOLAB_DIED"  # places of stages that ended their processes, and again alone
@@ -161,7 +163,34 @@ def current_of(stage_name: str, full: dict) -> str | None:
 @functools.cache
 def _current_of(stage_name: str, words: frozenset[str]) -> str | None:
     place = definitions.stages().get(stage_name)
-    return fingerprint.of(place, words) if place else None
+    if place is None:
+        return None
+    known, key = _known(), json.dumps([stage_name, *sorted(words)])
+    if key not in known:
+        known[key] = fingerprint.of(place, words)
+    return known[key]
+
+
+@functools.cache
+def _known() -> dict[str, str]:
+    """Return what earlier processes found of the code as it stands; what this one adds
+    is kept beside the store when it ends."""
+    path, code = root() / "fingerprints.json", definitions.digest()
+    try:
+        known = dict(json.loads(path.read_text())[code])
+    except (OSError, ValueError, LookupError, TypeError):
+        known = {}
+    before = len(known)
+
+    def keep() -> None:
+        if len(known) > before:
+            with contextlib.suppress(OSError):
+                path.parent.mkdir(parents=True, exist_ok=True)
+                with files.replacing(path) as new:
+                    new.write_text(json.dumps({code: known}))
+
+    atexit.register(keep)
+    return known
 
 
 def _words(value) -> Iterator[str]:
@@ -318,8 +347,10 @@ def _named(dataset: str) -> str:
 
 def surroundings() -> dict:
     """Say where and when: device, versions, date and this process's peak memory."""
-    versions = {"python": platform.python_version()}
-    versions |= {p: version(p) for p in ("torch", "numpy", "lottolab")}
+    import torch  # records are read without it
+
+    versions = {"python": platform.python_version(), "torch": torch.__version__}
+    versions |= {p: version(p) for p in ("numpy", "lottolab")}
     return {
         **{name: say() for name, say in SURROUNDINGS.items()},
         "versions": ", ".join(f"{k} {v}" for k, v in versions.items()),

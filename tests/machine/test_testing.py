@@ -7,6 +7,7 @@ from pathlib import Path
 
 import chapters
 import nbformat
+import psutil
 import pytest
 import yaml
 
@@ -174,3 +175,23 @@ def test_what_was_skipped_is_said_at_the_end(tmp_path, steps, monkeypatch, capsy
         "skipped: 1 test: no <Y>",
         "failed: tests",
     ]
+
+
+STARTS = """
+import subprocess, sys
+child = [sys.executable, "-c", "import time; time.sleep({seconds})"]
+subprocess.Popen(child, start_new_session=True)
+"""
+
+
+@pytest.mark.parametrize(("seconds", "code"), [(600, 1), (1, 0)])
+def test_no_process_outlives_a_step(monkeypatch, capfd, seconds, code):
+    monkeypatch.setattr(testing, "ENDING", 3)
+    command = [sys.executable, "-c", STARTS.format(seconds=seconds)]
+    assert testing._call(command) == code
+    said = capfd.readouterr().out
+    assert ("left running" in said) == bool(code)
+    text = f"time.sleep({seconds})"
+    assert (text in said) == bool(code)
+    alive = [p for p in psutil.process_iter(["cmdline"]) if p.info["cmdline"]]
+    assert not [p for p in alive if p.info["cmdline"][-1].endswith(text)]

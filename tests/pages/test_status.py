@@ -2,6 +2,7 @@
 
 import json
 import re
+from importlib.metadata import version
 
 import matplotlib.pyplot as plt
 import pandas as pd
@@ -129,11 +130,26 @@ def test_the_bars_add_up_to_the_computing_time():
 
 def test_each_device_has_a_row():
     head, *rows = rows_of(status.surroundings("laptop"))
-    assert head == ["device", "versions", "stages", "chapters"]
+    assert head == ["device", "versions", "torch here", "stages", "chapters"]
+    another = f"another: {version('torch').partition('+')[0]}"
     assert rows == [
-        ["a cpu", "v 1", "6", "ownership"],
-        ["a gpu", "v 1", "1", "ownership"],
+        ["a cpu", "v 1", another, "6", "ownership"],
+        ["a gpu", "v 1", another, "1", "ownership"],
     ]
+
+
+@pytest.mark.parametrize(
+    ("versions", "said"),
+    [
+        ("python 3.11.7, torch {here}+cu130, numpy 2", "the same"),
+        ("python 3.11.7, torch {here}", "the same"),
+        ("python 3.11.7, torch {here}1, numpy 2", "another: {here}"),
+        ("python {here}", "another: {here}"),
+    ],
+)
+def test_results_of_another_torch_are_told(versions, said):
+    here = version("torch").partition("+")[0]
+    assert status._torch(versions.format(here=here)) == said.format(here=here)
 
 
 def test_what_is_stale_says_why(committed):

@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,6 +15,7 @@ import pandas as pd
 import pytest
 import torch
 
+import lottolab
 from lottolab.reruns import verify
 from lottolab.runs import jobs, staging, store
 
@@ -351,3 +353,39 @@ def test_a_killed_training_resumes_bit_for_bit(script, monkeypatch, home):
 @pytest.mark.parametrize("seed", range(1, 11))
 def test_fifty_killed_trainings_resume_bit_for_bit(script, monkeypatch, home, seed):
     campaign(script, monkeypatch, home, kills=5, seed=seed)
+
+
+def test_fingerprints_are_found_once_and_again_when_code_changes(tmp_path):
+    """What a process finds is kept for the next one, until any code changes."""
+    package = tmp_path / "lottolab"
+    shutil.copytree(Path(lottolab.__file__).parent, package)
+    store = tmp_path / "store"
+    code = "from lottolab.runs import staging, fingerprint as f; "
+    code += (
+        "print(staging.current_of('tickets.dense', {}), f._piece.cache_info().misses)"
+    )
+
+    def found() -> list[str]:
+        done = subprocess.run(
+            [sys.executable, "-c", code],
+            env=os.environ
+            | {"PYTHONPATH": str(tmp_path), "LOTTOLAB_STORE": str(store)},
+            cwd=tmp_path,
+            check=True,
+            capture_output=True,
+            text=True,
+        )
+        return done.stdout.split()
+
+    first, pieces = found()
+    assert int(pieces) > 50
+    assert found() == [first, "0"]
+    path = package / "nets/masks.py"
+    text = path.read_text("utf-8")
+    path.write_text(text + "\n# a comment\n", "utf-8")
+    assert found() == [first, pieces]  # looked for again, and the same
+    (store / "fingerprints.json").write_text("{")  # cut off, or by another hand
+    assert found() == [first, pieces]
+    path = package / "nets/train.py"
+    path.write_text(path.read_text("utf-8").replace("lr", "rl"), "utf-8")
+    assert found()[0] != first

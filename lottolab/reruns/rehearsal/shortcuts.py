@@ -25,12 +25,12 @@ from lottolab.runs import store
 
 # Functions of (model, images, …) that return a row an image; each image costs the same.
 BY_ROW = (
-    "predict.logits",
-    "mia_pruning.samia.sensitivity",
+    "nets.predict.logits",
+    "mia_pruning.attacks.samia.sensitivity",
     "modelguard.queries.perturbed",
 )
 ROUNDS = 100, 2  # of SynFlow: all, and those that are computed
-PRIVATE = "mia_pruning.dp"  # the one training with a loop of its own
+PRIVATE = "mia_pruning.defences.dp"  # the one training with a loop of its own
 
 
 class Meter:
@@ -56,14 +56,16 @@ def measuring(steps: int, rows: int) -> Iterator[list[Ledger]]:
     """
     meter = Meter(steps, rows)
     changes = {
-        "runs._obtain": _asking,
-        "runs._compute": _computing,
-        "train._epoch": _first_steps,
-        "train._save": _first_checkpoint,
+        "runs.staging._obtain": _asking,
+        "runs.staging._compute": _computing,
+        "nets.train._epoch": _first_steps,
+        "nets.train._save": _first_checkpoint,
         f"{PRIVATE}._step": _first_private_steps,
-        "foresight.prune": _pruned,
+        "nets.foresight.prune": _pruned,
     } | dict.fromkeys(BY_ROW, _first_rows)
-    changes |= dict.fromkeys(("tensors.trainable", "tensors.answering"), _unasked)
+    changes |= dict.fromkeys(
+        ("checks.tensors.trainable", "checks.tensors.answering"), _unasked
+    )
     with ExitStack() as stack:
         for path, change in changes.items():
             module, _, name = f"lottolab.{path}".rpartition(".")
