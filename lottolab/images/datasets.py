@@ -16,7 +16,7 @@ from torch import Tensor
 
 from lottolab.checks import one_of, require, tensors, within
 from lottolab.images import folders, glyphs, relabel, sources
-from lottolab.runs import staging
+from lottolab.runs import places
 
 
 @dataclass(frozen=True, eq=False)
@@ -201,4 +201,4 @@ def normalisation(images: Tensor) -> tuple[Tensor, Tensor]:
     return mean.float(), std.where(std > 0, 1.0).float()
 
 
-staging.CHECKSUMS["dataset"] = lambda named: get(named).checksum
+places.CHECKSUMS["dataset"] = lambda named: get(named).checksum

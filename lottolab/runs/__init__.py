@@ -5,9 +5,10 @@ one. This page has what a chapter needs; the modules behind it, from the ground 
 
 `files` writes whole files or none. `definitions` reads code without importing it, and
 `fingerprint` names the code that a function depends on. `store` writes a result as
-files and reads it back; `staging` decides whether a stage must run. `progress` tells
-how far runs are, `cluster` what a Dask cluster lacks, `jobs` runs many side by side.
-`results` keeps what was measured in tables, and `verify` finds what is stale there.
+files and reads it back; `places` says where a stage's result lies and whether it is
+current, and `staging` whether the stage must run. `progress` tells how far runs are,
+`cluster` what a Dask cluster lacks, `jobs` runs many side by side, and `results` keeps
+what was measured in tables.
 """
 
 from typing import TYPE_CHECKING
@@ -15,9 +16,7 @@ from typing import TYPE_CHECKING
 from lottolab.runs.definitions import lazily
 
 if TYPE_CHECKING:  # they are imported when they are asked for
-    from lottolab.runs.staging import (
-        DryRun,
-        NotReproduced,
+    from lottolab.runs.places import (
         arguments,
         current,
         current_of,
@@ -26,13 +25,19 @@ if TYPE_CHECKING:  # they are imported when they are asked for
         place,
         record,
         root,
+        told,
+    )
+    from lottolab.runs.staging import (
+        DRY,
+        DryRun,
+        NotReproduced,
         scratch,
         stage,
-        told,
         verifying,
     )
 
 __all__ = [
+    "DRY",
     "DryRun",
     "NotReproduced",
     "arguments",

@@ -17,7 +17,7 @@ import pandas as pd
 from joblib.externals.loky import BrokenProcessPool, ProcessPoolExecutor
 
 from lottolab.checks import require
-from lottolab.runs import cluster, progress, staging
+from lottolab.runs import cluster, places, progress, staging
 
 Work = list[tuple[Callable, dict]]
 FOLDERS = {"LOTTOLAB_STORE", "LOTTOLAB_DATA", "LOTTOLAB_RESULTS", progress.FOLDER}
@@ -41,18 +41,18 @@ def plan(work: Work) -> pd.DataFrame:
     expected = json.loads(os.environ.get("LOTTOLAB_EXPECTED") or "{}")
     rows, waiting = [], {}
     for stage in dict.fromkeys(stage for stage, _ in work):
-        records = [staging.record(s, **setting) for s, setting in work if s is stage]
+        records = [places.record(s, **setting) for s, setting in work if s is stage]
         left = _missing(records)
         known = [r["seconds"] for r in records if r]
-        known = known or expected.get(staging.name(stage), [])
+        known = known or expected.get(places.name(stage), [])
         seconds = sum(known) / len(known) if known else float("nan")
         rows.append(
-            {"stage": staging.name(stage), "runs": len(records)}
+            {"stage": places.name(stage), "runs": len(records)}
             | {"in store": len(records) - left, "seconds": seconds}
             | {"minutes left": left * seconds / 60 / processes() if left else 0.0}
             | {"peak_mb": max((r["peak_mb"] for r in records if r), default=None)}
         )
-        waiting[staging.name(stage)] = [seconds if known else 1.0] * left
+        waiting[places.name(stage)] = [seconds if known else 1.0] * left
     progress.emit("plan", jobs=processes(), stages=waiting, rows=rows)
     return pd.DataFrame(rows).drop(columns="peak_mb", errors="ignore")
 
@@ -73,10 +73,10 @@ def compute(work: Work, keep: tuple[str, ...] | None = None) -> list[dict]:
         RunsFailed: some failed; it says which, why, and the last lines of their errors.
     """
     here = variables()
-    stored = [not _missing([staging.record(s, **setting)]) for s, setting in work]
+    stored = [not _missing([places.record(s, **setting)]) for s, setting in work]
     alone = not os.environ.get(progress.FOLDER)
     for stage, setting in work:  # a notebook's functions have their source only here
-        staging.current(stage, staging.arguments(stage, setting))
+        places.current(stage, places.arguments(stage, setting))
     if os.environ.get(staging.DRY) and (left := stored.count(False)):
         raise staging.DryRun(f"{left} of {len(work)} runs are not in the store")
     stages = list(dict.fromkeys(stage for stage, _ in work))
@@ -141,7 +141,7 @@ def _alone(
         try:
             return run.result()[1]
         except BrokenProcessPool as error:
-            unknown = {"run": staging.told(stage, setting), "place": "", "said": ""}
+            unknown = {"run": places.told(stage, setting), "place": "", "said": ""}
             died = _died(marks, {place: (stage, setting)}).get(place, unknown)
             here[staging.DIED] = f"{here.get(staging.DIED, '')} {died['place']}"
             end, hint = _ending(error)
@@ -164,7 +164,7 @@ def _died(marks: str, todo: dict[int, tuple[Callable, dict]]) -> dict[int, dict]
     stacks, found = progress.running(), {}
     for path in Path(marks).iterdir():
         place, pid = map(int, path.name.split("-"))
-        found[place] = {"run": staging.told(*todo[place]), "place": "", "pid": pid}
+        found[place] = {"run": places.told(*todo[place]), "place": "", "pid": pid}
         found[place] |= (stacks.get(pid) or [{}])[-1]
         found[place] |= {"said": path.read_text(errors="replace")}
     progress.emit("dead", pids=[run["pid"] for run in found.values()])
@@ -223,7 +223,7 @@ def _in_worker(
         try:
             return place, _kept(stage, setting, keep)
         except Exception as error:
-            why = f"{staging.told(stage, setting)}: {type(error).__name__}: {error}"
+            why = f"{places.told(stage, setting)}: {type(error).__name__}: {error}"
             last = traceback.format_exc().splitlines()[-LINES:]
             return place, "\n".join([why, *last])
 

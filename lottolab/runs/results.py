@@ -14,7 +14,7 @@ from pathlib import Path
 import pandas as pd
 
 from lottolab.checks import require
-from lottolab.runs import files, jobs, staging, store
+from lottolab.runs import files, jobs, places, store
 
 Asked = tuple[dict, Callable, dict]  # columns of the rows, a stage, its arguments
 COMMITTED = Path(__file__).resolve().parents[2] / "data" / "results"
@@ -56,10 +56,10 @@ def _row(source: dict, columns: dict) -> dict:
 
 def _source(stage, setting: dict) -> dict:
     """Return where the measurements on a stage's result are from, and its seed."""
-    record = staging.record(stage, **setting)
+    record = places.record(stage, **setting)
     if record is None:
-        raise LookupError(f"{staging.name(stage)} has no result for {setting}")
-    place = f"{record['stage']}/{staging.place(stage, **setting).name}"
+        raise LookupError(f"{places.name(stage)} has no result for {setting}")
+    place = f"{record['stage']}/{places.place(stage, **setting).name}"
     seed = record["arguments"].get("seed")
     return record | {"seed": seed, "stage": place}
 
@@ -177,24 +177,24 @@ def restamp(chapter: str, scale: str, fingerprints: dict[str, str]) -> None:
 
 def current(stage: Mapping[str, str]) -> str | None:
     """Return the fingerprint of a stage's code as it stands; None if it is gone."""
-    return staging.current_of(stage["function"], json.loads(stage["arguments"]))
+    return places.current_of(stage["function"], json.loads(stage["arguments"]))
 
 
-def _behind(places: Iterable[str]) -> list[str]:
+def _behind(direct: Iterable[str]) -> list[str]:
     """Return the stages and, after them, those that they asked for, however deep.
 
     Records of before 22 November 2026 do not say what their stage asked for.
     """
-    found = list(dict.fromkeys(places))
+    found = list(dict.fromkeys(direct))
     for place in found:
-        record = store.read_record(staging.root() / place) or {}
-        there = [a for a in record.get("asked", []) if (staging.root() / a).is_dir()]
+        record = store.read_record(places.root() / place) or {}
+        there = [a for a in record.get("asked", []) if (places.root() / a).is_dir()]
         found += [asked for asked in there if asked not in found]
     return found
 
 
 def _stage_row(place: str) -> dict:
-    record = store.read_record(staging.root() / place)
+    record = store.read_record(places.root() / place)
     row = {k: record.get(k) for k in STAGE} | {"stage": place}
     row |= {"function": record["stage"]}
     return row | {"arguments": json.dumps(record["arguments"], sort_keys=True)}

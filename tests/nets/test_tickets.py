@@ -11,7 +11,7 @@ from torchvision.transforms import functional as tv
 
 from lottolab.images import datasets, partition
 from lottolab.nets import masks, models, tickets, train
-from lottolab.runs import staging
+from lottolab.runs import places
 
 SETTING = {
     "dataset": {"name": "digits"},
@@ -205,7 +205,7 @@ def test_no_image_is_in_two_parts():
 def test_more_rounds_reuse_the_stored_ones(rounds, fits):
     def records():
         return [
-            staging.record(tickets.iterative, rates=[RATE] * r, **SETTING)
+            places.record(tickets.iterative, rates=[RATE] * r, **SETTING)
             for r in (1, 2, 3)
         ]
 

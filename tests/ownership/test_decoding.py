@@ -13,7 +13,7 @@ from lottolab import ownership
 from lottolab.ownership import SignatureKey, figures
 from lottolab.ownership.experiments import signatures
 from lottolab.ownership.signatures import decoding, qr, signature
-from lottolab.runs import staging, store
+from lottolab.runs import places, store
 
 # texts of 7 and 21 bytes: the first needs version 1 at level H, the second version 3
 SHORT, LONG = "lottola", "lottolab signed it ok"
@@ -161,7 +161,7 @@ def test_a_stored_comparison_says_which_readers_it_asked(monkeypatch, tmp_path):
     found = {}
     for readers in (["hard", "zxing"], ["hard"]):
         signatures.read_back(**given, readers=readers)
-        found[staging.place(signatures.read_back, **given, readers=readers)] = readers
+        found[places.place(signatures.read_back, **given, readers=readers)] = readers
     assert len(found) == 2
     for place, readers in found.items():
         table = store.read(place)["table"]

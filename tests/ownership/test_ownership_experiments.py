@@ -15,7 +15,7 @@ from lottolab.nets import models, tickets
 from lottolab.ownership import framework
 from lottolab.ownership.experiments import ambiguity, attacks, signatures, thief
 from lottolab.ownership.signatures import networks, signature
-from lottolab.runs import staging
+from lottolab.runs import places
 
 SETTING = {
     "dataset": "digits",
@@ -383,4 +383,4 @@ def test_two_signings_have_two_secrets(network):
     state = models.load_state(network)
     keys = [networks.embed(state, "mine")[1] for _ in range(2)]
     assert keys[0].secret != keys[1].secret
-    assert staging.root().exists()
+    assert places.root().exists()

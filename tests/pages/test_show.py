@@ -18,7 +18,7 @@ from scipy import stats as scipy_stats
 
 from lottolab.nets import tickets
 from lottolab.pages import plots, show
-from lottolab.runs import results, staging
+from lottolab.runs import places, results
 from lottolab.truth import claims, claims_file
 
 SEEDS = (0, 1, 2, 3)
@@ -77,7 +77,7 @@ def committed(tmp_path, monkeypatch):
     """Commit a table of measurements; the code is that which made them."""
     monkeypatch.delenv("LOTTOLAB_RESULTS", raising=False)
     monkeypatch.setattr(results, "COMMITTED", tmp_path)
-    monkeypatch.setattr(staging, "current_of", lambda stage, full: "new")
+    monkeypatch.setattr(places, "current_of", lambda stage, full: "new")
     monkeypatch.setattr(claims_file, "FILE", tmp_path / "claims.yaml")
     (tmp_path / "claims.yaml").write_text(CLAIMS, encoding="utf-8")
     stages = [
@@ -145,7 +145,9 @@ def test_what_happens_or_does_not_is_counted(committed, monkeypatch):
 
 def test_what_is_shown_is_what_runs():
     text = show.code(tickets.iterative, tickets.retrain).data
-    assert text.startswith("```python\n@runs.stage\ndef iterative(")
+    assert text.startswith(
+        '```python\n@runs.stage("tickets.iterative")\ndef iterative('
+    )
     assert text.endswith("\n```")
     assert inspect.getsource(tickets.iterative.__wrapped__).rstrip() in text
     assert inspect.getsource(tickets.retrain).rstrip() in text
@@ -287,7 +289,7 @@ def test_a_pivoted_table_has_no_column_of_its_own():
 
 def test_a_claim_on_stale_numbers_says_so(committed, monkeypatch):
     assert not show.scorecard("laptop")["note"].str.contains("stale").any()
-    monkeypatch.setattr(staging, "current_of", lambda stage, full: "newer")
+    monkeypatch.setattr(places, "current_of", lambda stage, full: "newer")
     card = show.scorecard("laptop")
     judged = ~card["verdict"].isin({claims.NOT_RUN, claims.NOT_TESTABLE})
     assert judged.sum() == 3

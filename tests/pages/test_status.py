@@ -10,7 +10,7 @@ import pytest
 
 from lottolab.pages import parameters, show, status
 from lottolab.pages.parameters import SCALES
-from lottolab.runs import results, staging
+from lottolab.runs import places, results
 from lottolab.truth import claims_file
 
 CLAIMS = """\
@@ -56,7 +56,7 @@ def commit(folder, stages=STAGES) -> None:
 def committed(tmp_path, monkeypatch):
     """Commit one chapter at one scale; its code is `CODE`."""
 
-    monkeypatch.setattr(staging, "current_of", lambda name, full: CODE.get(name))
+    monkeypatch.setattr(places, "current_of", lambda name, full: CODE.get(name))
     monkeypatch.setattr(results, "COMMITTED", tmp_path / "data/results")
     monkeypatch.delenv("LOTTOLAB_RESULTS", raising=False)
     monkeypatch.setenv("LOTTOLAB_JOBS", "3")

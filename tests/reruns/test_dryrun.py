@@ -62,7 +62,7 @@ def book(tmp_path, monkeypatch):
 def committed(folder, **stages: tuple[int, float, int]) -> None:
     """Commit stages: number, seconds and memory of each."""
     rows = [
-        {"stage": f"{name}/{i}", "function": f"__main__.{name}"}
+        {"stage": f"{name}/{i}", "function": f"test_dryrun.{name}"}
         | {"seconds": seconds, "peak_mb": peak}
         for name, (number, seconds, peak) in stages.items()
         for i in range(number)
@@ -80,7 +80,7 @@ def test_the_plan_is_told_and_nothing_is_computed_or_written(book, tmp_path):
     assert stopped == ""
     [row] = frame.to_dict("records")
     assert row == {
-        "stage": "__main__.first",
+        "stage": "test_dryrun.first",
         "runs": 4,
         "in store": 0,
         "seconds": 60.0,
@@ -94,7 +94,7 @@ def test_the_plan_is_told_and_nothing_is_computed_or_written(book, tmp_path):
 
 def test_a_second_plan_is_reached_when_the_first_is_stored(book):
     frame, stopped = dryrun.plan("twice", "laptop", {})
-    assert frame["stage"].tolist() == ["__main__.first"]
+    assert frame["stage"].tolist() == ["test_dryrun.first"]
     assert np.isnan(frame["seconds"][0])
     assert np.isnan(frame["minutes left"][0])
     assert stopped == "3 of 3 runs are not in the store"
@@ -103,7 +103,7 @@ def test_a_second_plan_is_reached_when_the_first_is_stored(book):
 
     frame, stopped = dryrun.plan("twice", "laptop", {})
     assert stopped == ""
-    assert frame["stage"].tolist() == ["__main__.first", "__main__.then"]
+    assert frame["stage"].tolist() == ["test_dryrun.first", "test_dryrun.then"]
     assert frame["in store"].tolist() == [3, 0]
     assert frame["peak_mb"][0] > 0  # of the records
     assert not (book / "computed").exists()
@@ -112,7 +112,7 @@ def test_a_second_plan_is_reached_when_the_first_is_stored(book):
 def test_a_stage_that_is_asked_before_the_plan_is_named(book):
     frame, stopped = dryrun.plan("once", "laptop", {"early": "True"})
     assert frame.empty
-    assert stopped == "__main__.first is not in the store"
+    assert stopped == "test_dryrun.first is not in the store"
     assert not (book / "computed").exists()
 
 
@@ -136,10 +136,10 @@ def test_the_command_prints_a_table_and_the_sums(book, capfd):
     out = capfd.readouterr().out
     row = next(line for line in out.splitlines() if line.startswith("│"))
     cells = [cell.strip() for cell in row.split("│")[1:-1]]
-    assert cells == ["__main__.first", "4", "0", "60.0", "2 min 00 s", "500"]
+    assert cells == ["test_dryrun.first", "4", "0", "60.0", "2 min 00 s", "500"]
     assert "4 of 4 runs to compute: 2 min 00 s on 2 processes\n" in out
     assert "500 MB a process, at most 1,000 MB on 2 processes" in out
-    assert "besides these the committed edition needed 10 s for __main__.nested" in out
+    assert "besides these the committed edition needed 10 s for test_dryrun.nested" in out
     assert "GPU-hours" not in out
 
 

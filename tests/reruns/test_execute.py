@@ -124,7 +124,7 @@ def test_a_run_takes_the_scale_and_what_is_given(book, tmp_path, monkeypatch):
         ("wordless", "LookupError"),
         ("lines", "ZeroDivisionError: first line"),
         ("stop", "did not run to its end: cell 4 raised an error"),
-        ("die", "Kernel died while __main__.die seed=7 ran"),
+        ("die", "Kernel died while test_execute.die seed=7 ran"),
     ],
 )
 def test_a_run_that_fails_leaves_the_older_notebook(

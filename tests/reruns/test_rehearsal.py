@@ -22,7 +22,7 @@ from lottolab.reruns.rehearsal import (
 )
 from lottolab.reruns.rehearsal.ledger import Counter, Ledger, Work
 from lottolab.reruns.rehearsal.plan import planned
-from lottolab.runs import jobs, results, staging, store
+from lottolab.runs import jobs, places, results, store
 from lottolab.together import worth
 
 SETTING = {
@@ -65,7 +65,7 @@ def test_what_is_predicted_is_what_happens(home, on_one_thread):
     found = rehearsal.rehearse(asked(), (120, 10, 2, 10))
     assert found.errors == {}
     names = {
-        rehearsal._name(staging.find(r["stage"]), r["arguments"]) for _, r in records
+        rehearsal._name(places.find(r["stage"]), r["arguments"]) for _, r in records
     }
     assert set(found.runs) == names
     assert len(names) == 8 * 5 + 8 * 2 + 1 + 4
@@ -123,7 +123,7 @@ def test_networks_that_differ_in_the_seed_are_made_once(home):
     given = [SETTING | {"treatment": DENSE, "seed": seed} for seed in range(3)]
     with shortcuts.measuring(1, 4) as ledgers:
         answers = [targets.answers(**g) for g in given]
-    names = [staging.name(ledger.stage).split(".")[-1] for ledger in ledgers]
+    names = [places.name(ledger.stage).split(".")[-1] for ledger in ledgers]
     assert sorted(names) == ["answers"] * 3 + ["dense"]
     assert not torch.equal(answers[0]["member"], answers[1]["member"])
     assert not torch.equal(answers[0]["pool"], answers[1]["pool"])
@@ -342,14 +342,14 @@ def test_the_plan_is_what_the_chapter_has_measured(chapter):
     """
 
     def name(stage, given):
-        full = staging.arguments(stage, given)
+        full = places.arguments(stage, given)
         return rehearsal._name(stage, {k: v for k, v in full.items() if k != "rates"})
 
     measured = set(results.read(chapter, "laptop")["stage"])
     there = results.read_stages(chapter, "laptop")
     there = there[there["stage"].isin(measured)]
     found = {
-        name(staging.find(f), json.loads(a))
+        name(places.find(f), json.loads(a))
         for f, a in zip(there["function"], there["arguments"], strict=True)
     }
     assert found <= {name(stage, given) for stage, given in planned(chapter, "laptop")}

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from lottolab.reruns import execute, verify
-from lottolab.runs import results, staging, store
+from lottolab.runs import places, results, store
 
 NOW = {"a.same": "new-same", "a.other": "new-other", "a.deep": "new-deep"}
 
@@ -21,16 +21,16 @@ def book(tmp_path, monkeypatch):
     monkeypatch.setattr(execute, "ROOT", tmp_path)
     monkeypatch.delenv("LOTTOLAB_RESULTS", raising=False)
     monkeypatch.setenv("LOTTOLAB_JOBS", "1")
-    monkeypatch.setattr(staging, "current_of", lambda name, full: NOW[name])
-    places = {"a.same/1": 1.0, "a.same/2": 2.0, "a.other/1": 1.0, "a.deep/1": 9.0}
+    monkeypatch.setattr(places, "current_of", lambda name, full: NOW[name])
+    runs = {"a.same/1": 1.0, "a.same/2": 2.0, "a.other/1": 1.0, "a.deep/1": 9.0}
     stages = [
         {"stage": p, "function": p[:-2], "arguments": json.dumps({"seed": int(p[-1])})}
         | {"fingerprint": "old", "digest": "d", "seconds": s}
-        for p, s in places.items()
+        for p, s in runs.items()
     ]
     table = pd.DataFrame(stages).reindex(columns=results.STAGE)
     table.to_csv(folder / "laptop.stages.csv", index=False)
-    rows = {"stage": list(places), "fingerprint": "old", "claim": "", "value": 1}
+    rows = {"stage": list(runs), "fingerprint": "old", "claim": "", "value": 1}
     pd.DataFrame(rows).to_csv(folder / "laptop.csv", index=False)
 
     def git(*words):
@@ -82,7 +82,7 @@ def test_what_did_not_run_with_both_codes_is_not_stamped(book, monkeypatch):
 
 
 def test_a_result_of_yet_another_code_proves_nothing(tmp_path, monkeypatch):
-    monkeypatch.setattr(staging, "current_of", lambda name, full: "now")
+    monkeypatch.setattr(places, "current_of", lambda name, full: "now")
     for name, code in (("old", "old"), ("new", "between")):
         folder = tmp_path / name / "a.f" / "0"
         folder.mkdir(parents=True)

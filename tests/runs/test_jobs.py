@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from lottolab.nets import tickets
-from lottolab.runs import jobs, progress, staging
+from lottolab.runs import jobs, places, progress, staging
 
 
 @pytest.fixture(autouse=True)
@@ -124,12 +124,12 @@ def test_training_side_by_side_gives_the_bytes_of_training_in_turn(home, monkeyp
     work = [(tickets.dense, {**setting, "seed": seed}) for seed in (0, 1, 2)]
 
     def digests():
-        return [staging.record(stage, **given)["digest"] for stage, given in work]
+        return [places.record(stage, **given)["digest"] for stage, given in work]
 
     parallel = jobs.compute(work)
     beside = digests()
     monkeypatch.setenv("LOTTOLAB_STORE", str(home / "other"))
-    assert [staging.record(stage, **given) for stage, given in work] == [None] * 3
+    assert [places.record(stage, **given) for stage, given in work] == [None] * 3
     serial = [stage(**given) for stage, given in work]
     assert digests() == beside
     assert len(set(beside)) == 3
@@ -169,7 +169,7 @@ def test_by_default_every_core_works(monkeypatch):
 @pytest.mark.parametrize("count", ["1", "2"])
 def test_a_failure_is_raised_and_what_was_finished_stays(monkeypatch, count):
     monkeypatch.setenv("LOTTOLAB_JOBS", count)
-    first = staging.place(square, x=7) / "record.json"
+    first = places.place(square, x=7) / "record.json"
     work = [(square, {"x": 7}), (fail, {"after": str(first)}), (square, {"x": 8})]
     environment = dict(os.environ)
     with pytest.raises(jobs.RunsFailed) as caught:
@@ -179,12 +179,12 @@ def test_a_failure_is_raised_and_what_was_finished_stays(monkeypatch, count):
     assert head.startswith("1 of 3 runs failed, the others are stored: test_jobs.fail(")
     assert head.endswith("record.json'): ValueError: this stage fails")
     assert '    raise ValueError("this stage fails")' in lines
-    assert staging.record(square, x=8)["stage"] == "test_jobs.square"
-    record = staging.record(square, x=7)
+    assert places.record(square, x=8)["stage"] == "test_jobs.square"
+    record = places.record(square, x=7)
     assert record["stage"] == "test_jobs.square"
-    assert staging.record(*work[1][:1], **work[1][1]) is None
+    assert places.record(*work[1][:1], **work[1][1]) is None
     assert [r["square"] for r in jobs.compute([work[0], work[2]])] == [49, 64]
-    assert staging.record(square, x=7) == record
+    assert places.record(square, x=7) == record
 
 
 @staging.stage("test_jobs.deadly")
@@ -237,8 +237,8 @@ def test_a_run_whose_process_dies_is_tried_again_alone_and_costs_no_other(
     assert text.count("ProcessDied: test_jobs.deadly(") == 2  # its line and its error
     assert ("LOTTOLAB_JOBS=1" in text) == (always == "KILL")
     assert ("in deadly" in text) == (always == "ABRT")
-    assert staging.record(deadly, **given) is None
-    assert all(staging.record(stage, **setting) for stage, setting in others)
+    assert places.record(deadly, **given) is None
+    assert all(places.record(stage, **setting) for stage, setting in others)
 
 
 def test_many_failures_are_told_in_part(monkeypatch):
@@ -312,7 +312,7 @@ def test_a_plan_takes_seconds_from_the_store_then_from_the_last_edition(
     expected = {"test_jobs.square": [1000.0], "test_jobs.look": [60.0, 120.0]}
     monkeypatch.setenv("LOTTOLAB_EXPECTED", json.dumps(expected))
     square(x=0)
-    seconds = staging.record(square, x=0)["seconds"]
+    seconds = places.record(square, x=0)["seconds"]
     work = [(square, {"x": x}) for x in range(3)]
     work += [(look, {"x": x}) for x in range(4)]
     work += [(fail, {"after": "never"})]

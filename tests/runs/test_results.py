@@ -8,7 +8,7 @@ import pytest
 
 from lottolab.nets import tickets
 from lottolab.reruns import verify
-from lottolab.runs import jobs, results, staging
+from lottolab.runs import jobs, places, results, staging
 
 SETTING = {
     "dataset": "digits",
@@ -82,10 +82,10 @@ def test_rows_are_read_back_as_they_were_measured(home):
         split = row["metric"].removesuffix("_accuracy")
         outcome = tickets.dense(**SETTING, seed=row["seed"])
         assert row["value"] == outcome["accuracy"][split]  # to the last bit
-        record = staging.record(tickets.dense, **SETTING, seed=row["seed"])
+        record = places.record(tickets.dense, **SETTING, seed=row["seed"])
         for key in ("seconds", "fingerprint"):
             assert row[key] == record[key]
-        assert (staging.root() / row["stage"] / "record.json").is_file()
+        assert (places.root() / row["stage"] / "record.json").is_file()
     assert not table["stale"].any()
 
 
@@ -96,8 +96,8 @@ def test_each_stage_is_told_once_with_all_that_a_rerun_needs(home):
     assert stages["stage"].is_unique
     for _, stage in stages.iterrows():
         arguments, function = json.loads(stage["arguments"]), stage["function"]
-        assert staging.find(function)(**arguments)["accuracy"]["test"] <= 1
-        record = staging.record(staging.find(function), **arguments)
+        assert places.find(function)(**arguments)["accuracy"]["test"] <= 1
+        record = places.record(places.find(function), **arguments)
         assert stage["digest"] == record["digest"]
         assert stage["data"] == record["data"]
         assert stage["peak_mb"] == record["peak_mb"] > 0
@@ -126,7 +126,7 @@ TWICE = {"rates": [0.5, 0.5]}
 
 
 def last_place():
-    return staging.place(tickets.iterative, **SETTING, **TWICE, seed=1)
+    return places.place(tickets.iterative, **SETTING, **TWICE, seed=1)
 
 
 def test_a_row_needs_a_result(home):
@@ -150,7 +150,7 @@ def test_another_fingerprint_makes_a_measurement_stale(home):
 
 
 def test_code_that_changed_makes_its_measurements_stale(home, monkeypatch):
-    monkeypatch.setattr(staging, "current_of", lambda stage, full: WRONG)
+    monkeypatch.setattr(places, "current_of", lambda stage, full: WRONG)
     assert results.read("ownership", "smoke")["stale"].all()
     assert len(verify.stale("ownership", "smoke")) == 4
 
@@ -159,7 +159,7 @@ def test_code_that_changed_makes_its_measurements_stale(home, monkeypatch):
 def test_a_fingerprint_of_digits_is_no_number(home, monkeypatch, digits):
     falsify(home, "fingerprint", digits)
     falsify(home, "digest", digits)
-    monkeypatch.setattr(staging, "current_of", lambda stage, full: digits)
+    monkeypatch.setattr(places, "current_of", lambda stage, full: digits)
     assert not results.read("ownership", "smoke")["stale"].any()
     assert verify.stale("ownership", "smoke").empty
     assert set(results.read_stages("ownership", "smoke")["digest"]) == {digits}
@@ -270,11 +270,11 @@ def test_what_is_measured_is_what_the_stages_returned(home, monkeypatch):
     assert [row.get("density") for row in rows] == [0.5] * 4 + [0.25] * 4 + [None]
     for row in rows:
         stage = powers if row["arm"] == "a" else line
-        record = staging.record(stage, x=row["x"], seed=row["seed"])
+        record = places.record(stage, x=row["x"], seed=row["seed"])
         kept = {k: row[k] for k in ("seconds", "fingerprint")}
         assert kept == {k: record[k] for k in kept}
-        place = staging.place(stage, x=row["x"], seed=row["seed"])
-        assert staging.root() / row["stage"] == place
+        place = places.place(stage, x=row["x"], seed=row["seed"])
+        assert places.root() / row["stage"] == place
     assert results.measure([]) == []
 
 
@@ -326,7 +326,7 @@ class Counter:
 
 def test_one_seed_is_rerun_and_all_are_stamped(home, monkeypatch):
     before = falsify(home, "fingerprint", WRONG)
-    for path in staging.root().rglob("record.json"):  # the store's code is as old
+    for path in places.root().rglob("record.json"):  # the store's code is as old
         record = json.loads(path.read_text()) | {"fingerprint": WRONG}
         path.write_text(json.dumps(record))
     ran = Counter(tickets.dense, monkeypatch)
@@ -367,7 +367,7 @@ def test_other_bytes_are_not_stamped(home):
 def test_a_rerun_that_gives_other_bytes_differs(home, monkeypatch):
     falsify(home, "fingerprint", WRONG, like=r"tickets\.dense")
     before = {path: path.read_text() for path in tables(home)}
-    for path in staging.root().glob("tickets.dense/*/record.json"):
+    for path in places.root().glob("tickets.dense/*/record.json"):
         record = json.loads(path.read_text()) | {"fingerprint": WRONG}
         path.write_text(json.dumps(record))
     other = dict(tickets.dense(**SETTING, seed=7))

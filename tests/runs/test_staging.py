@@ -17,7 +17,7 @@ import torch
 
 import lottolab
 from lottolab.reruns import verify
-from lottolab.runs import jobs, staging, store
+from lottolab.runs import jobs, places, staging, store
 
 STAGES = '''
 import os, sys
@@ -93,7 +93,7 @@ def test_what_is_read_is_what_was_computed(home):
         assert result["table"]["name"].tolist() == ["NA", "b"]
         assert result["number"] == 1 / 3
         assert result["list"] == [1, None, "three"]
-    record = staging.record(everything, scale=2)
+    record = places.record(everything, scale=2)
     assert record["arguments"] == {"scale": 2.0, "n": 3}
     assert not record["stale"]
 
@@ -131,11 +131,11 @@ def test_values_are_of_known_kinds(home):
 
     with pytest.raises(TypeError, match="'model' must be a tensor"):
         bad()
-    assert not list(staging.root().glob("*/*/record.json"))
+    assert not list(places.root().glob("*/*/record.json"))
 
 
 def test_the_disk_holds_all_of_a_result_before_its_name(home, monkeypatch):
-    place, synced, sync = staging.place(everything, scale=3), [], store._sync
+    place, synced, sync = places.place(everything, scale=3), [], store._sync
 
     def noting(path):
         sync(path)
@@ -163,7 +163,7 @@ def damage(path: Path, how: str) -> None:
 @pytest.mark.parametrize("file", ["state.safetensors", "table.csv", "list.json"])
 def test_damage_is_noticed_reported_and_repaired(home, capfd, how, file):
     everything(scale=1)
-    path = staging.place(everything, scale=1) / file
+    path = places.place(everything, scale=1) / file
     sound = path.read_bytes()
     damage(path, how)
     everything(scale=1)
@@ -174,8 +174,8 @@ def test_damage_is_noticed_reported_and_repaired(home, capfd, how, file):
 def test_a_record_that_cannot_be_read_is_no_record(home):
     calls.clear()
     noted(seed=3)
-    (staging.place(noted, seed=3) / "record.json").write_text('{"stage": ')
-    assert staging.record(noted, seed=3) is None
+    (places.place(noted, seed=3) / "record.json").write_text('{"stage": ')
+    assert places.record(noted, seed=3) is None
     assert noted(seed=3)["value"] == 3
     assert calls == [3, 3]
 
@@ -192,7 +192,7 @@ class Bomb:
 
 def test_a_pickle_is_refused_and_never_executed(home, capfd):
     everything(scale=1)
-    place, mark = staging.place(everything, scale=1), home / "executed"
+    place, mark = places.place(everything, scale=1), home / "executed"
     path = place / "state.safetensors"
     sound = path.read_bytes()
     torch.save({"a.weight": Bomb(mark)}, path)
@@ -215,11 +215,11 @@ def test_a_stale_result_stays_until_it_is_asked_for(home, monkeypatch):
     calls.clear()
     noted(seed=4)
     changed(monkeypatch, noted)
-    assert staging.record(noted, seed=4)["stale"]
-    assert store.read(staging.place(noted, seed=4)) == {"value": 4}
+    assert places.record(noted, seed=4)["stale"]
+    assert store.read(places.place(noted, seed=4)) == {"value": 4}
     noted(seed=4)
     assert calls == [4, 4]
-    assert not staging.record(noted, seed=4)["stale"]
+    assert not places.record(noted, seed=4)["stale"]
 
 
 def test_verifying_stamps_equal_bytes_and_refuses_others(home, monkeypatch):
@@ -227,10 +227,10 @@ def test_verifying_stamps_equal_bytes_and_refuses_others(home, monkeypatch):
     changed(monkeypatch, noted)
     with staging.verifying():
         noted(seed=5)
-    assert not staging.record(noted, seed=5)["stale"]
+    assert not places.record(noted, seed=5)["stale"]
 
     everything(scale=1)
-    place = staging.place(everything, scale=1)
+    place = places.place(everything, scale=1)
     before = (place / "record.json").read_text()
     changed(monkeypatch, everything)
 
@@ -253,12 +253,12 @@ def test_a_record_names_what_was_asked_of_other_stages_and_leaves_out_its_second
 
     noted(seed=1)  # what the store has was asked for all the same
     outer(x=1)
-    assert staging.record(slow, x=1)["seconds"] > 0.3
-    assert staging.record(outer, x=1)["seconds"] < staging.record(slow, x=1)["seconds"]
-    asked = [staging.place(noted, seed=1), staging.place(slow, x=1)]
-    places = [str(path.relative_to(staging.root())) for path in asked]
-    assert staging.record(outer, x=1)["asked"] == places
-    assert staging.record(slow, x=1)["asked"] == []
+    assert places.record(slow, x=1)["seconds"] > 0.3
+    assert places.record(outer, x=1)["seconds"] < places.record(slow, x=1)["seconds"]
+    asked = [places.place(noted, seed=1), places.place(slow, x=1)]
+    there = [str(path.relative_to(places.root())) for path in asked]
+    assert places.record(outer, x=1)["asked"] == there
+    assert places.record(slow, x=1)["asked"] == []
 
 
 @staging.stage("test_staging.slow")
@@ -360,9 +360,9 @@ def test_fingerprints_are_found_once_and_again_when_code_changes(tmp_path):
     package = tmp_path / "lottolab"
     shutil.copytree(Path(lottolab.__file__).parent, package)
     store = tmp_path / "store"
-    code = "from lottolab.runs import staging, fingerprint as f; "
+    code = "from lottolab.runs import places, fingerprint as f; "
     code += (
-        "print(staging.current_of('tickets.dense', {}), f._piece.cache_info().misses)"
+        "print(places.current_of('tickets.dense', {}), f._piece.cache_info().misses)"
     )
 
     def found() -> list[str]:

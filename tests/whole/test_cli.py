@@ -10,7 +10,7 @@ import typer
 from lottolab import cli
 from lottolab.pages import parameters
 from lottolab.reruns import execute
-from lottolab.runs import results, staging
+from lottolab.runs import places, results
 from lottolab.truth import claims
 
 
@@ -256,8 +256,8 @@ def noted(*, seed):
 @pytest.fixture
 def committed(home, monkeypatch):
     """Commit three measurements of two stages, one of which is stale."""
-    monkeypatch.setattr(staging, "find", lambda name: noted)
-    monkeypatch.setattr(staging, "current_of", lambda name, full: "new")
+    monkeypatch.setattr(places, "find", lambda name: noted)
+    monkeypatch.setattr(places, "current_of", lambda name, full: "new")
     folder = home / "data/results/ownership"
     folder.mkdir(parents=True)
     common = {"seconds": 100, "device": "cpu", "versions": "v"}
