@@ -113,8 +113,7 @@ def test_a_chapter_that_fails_has_a_page_that_says_so(source, tmp_path, monkeypa
     monkeypatch.setenv("LOTTOLAB_JOBS", "1")
 
     notebooks, (failure,) = edition.attempt_all("laptop")
-    run = "test_render.train(network={'name': 'cnn4', 'width': 3}, seed=7)"
-    why = "1 of 1 runs failed, the others are stored: " + run
+    why = "test_render.train(network={'name': 'cnn4', 'width': 3}, seed=7)"
     assert f"ownership stopped: RunsFailed: {why}: ValueError: the loss" in str(failure)
     index = render(source, tmp_path / "html", strict=True, notebooks=notebooks)
     text = html.unescape((index.parent / "book/ownership.html").read_text("utf-8"))

@@ -139,7 +139,9 @@ def test_the_command_prints_a_table_and_the_sums(book, capfd):
     assert cells == ["test_dryrun.first", "4", "0", "60.0", "2 min 00 s", "500"]
     assert "4 of 4 runs to compute: 2 min 00 s on 2 processes\n" in out
     assert "500 MB a process, at most 1,000 MB on 2 processes" in out
-    assert "besides these the committed edition needed 10 s for test_dryrun.nested" in out
+    assert (
+        "besides these the committed edition needed 10 s for test_dryrun.nested" in out
+    )
     assert "GPU-hours" not in out
 
 
