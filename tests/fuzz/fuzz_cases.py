@@ -14,9 +14,9 @@ from scipy.special import log_softmax, logsumexp, softmax
 from scipy.stats import norm
 from torch import nn
 
+from lottolab.ensembles import arc, masking, sampler, transfer_matrix
 from lottolab.ensembles import library as packing
-from lottolab.ensembles import masking, sampler, transfer_matrix
-from lottolab.ensembles.attacks import arc, gradient
+from lottolab.ensembles.attacks import gradient
 from lottolab.membership import metrics, signals
 from lottolab.membership.attacks import lira, nasr, rmia, supervised
 from lottolab.membership.attacks import thresholds as cuts

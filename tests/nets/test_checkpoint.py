@@ -82,7 +82,7 @@ def test_a_header_that_asks_for_a_giant_gets_no_memory(tmp_path):
 def test_no_header_no_numbers_and_pickles_are_refused(tmp_path):
     state = models.build(**serving.NETWORK).state_dict()
     models.save(state, tmp_path / "bare")
-    with pytest.raises(ValueError, match=r"write it by lottolab\.checkpoint\.save"):
+    with pytest.raises(ValueError, match=r"write it by lottolab\.nets\.check"):
         checkpoint.load(tmp_path / "bare")
     state["fc.bias"][0] = torch.nan
     with pytest.raises(ValueError, match=r"NaN or inf in \['fc.bias'\]"):

@@ -12,9 +12,9 @@ from lottolab.cli import main
 from lottolab.images import datasets
 from lottolab.nets import masks as masking
 from lottolab.nets import models, tickets
-from lottolab.ownership import framework
+from lottolab.ownership import framework, triggers
 from lottolab.ownership.experiments import ambiguity, attacks, signatures, thief
-from lottolab.ownership.signatures import networks, signature
+from lottolab.ownership.signatures import networks, qr, signature
 from lottolab.runs import places
 
 SETTING = {
@@ -172,7 +172,7 @@ def test_a_replaced_signature_is_the_thiefs():
     modules = ownership.extract(state, key, threshold=0.0)
     for mask in range(8):
         secret = framework.stranger(0)
-        theirs = ownership.signature.replace(key, secret=secret, mask=mask)
+        theirs = signature.replace(key, secret=secret, mask=mask)
         if ownership.decode(modules, theirs).text == attacks.THIEF:
             return
     pytest.fail("the thief cannot read his own signature")
@@ -249,7 +249,7 @@ def test_a_picture_of_the_code_is_what_is_read():
     label, modules, decoded = thief.picture("none", {"name": "none"}, **GIVEN)
     assert (label, decoded) == ("none", True)
     key = ownership.SignatureKey(**signatures.signed(**GIVEN)["key"])
-    code, _ = ownership.signature.qr.encode("lottolab", "M", mask=key.mask)
+    code, _ = qr.encode("lottolab", "M", mask=key.mask)
     assert np.array_equal(modules, code)
 
 
@@ -283,7 +283,7 @@ def test_both_kinds_of_evidence_are_asked_for():
     key = ownership.SignatureKey(**owned["key"])
     scale = datasets.normalisation(tickets.read(**SETTING)["train"][0])
     model = signatures.network(owned["weights"], **SETTING)
-    predict = ownership.triggers.predictor(model, scale)
+    predict = triggers.predictor(model, scale)
     images = signatures.draw_triggers(key.secret, **SETTING)
     verdict = framework.verify(owned["weights"], key, predict, images)
     assert verdict.white.text == "lottolab"

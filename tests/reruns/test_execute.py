@@ -200,7 +200,7 @@ def test_a_kernel_and_a_worker_get_the_callers_folders(book, tmp_path, monkeypat
     for name, folder in given.items():
         monkeypatch.setenv(name, folder)
     monkeypatch.setenv("LOTTOLAB_JOBS", "2")
-    monkeypatch.delenv("LOTTOLAB_PRECISION")
+    monkeypatch.delenv("LOTTOLAB_PRECISION", raising=False)
     monkeypatch.chdir(tmp_path)
     absolute = {name: str(tmp_path / folder) for name, folder in given.items()}
     assert jobs.variables() == absolute | {"LOTTOLAB_JOBS": "2"}

@@ -10,8 +10,8 @@ from torch import nn
 
 from lottolab import checks
 from lottolab.checks import tensors
-from lottolab.ensembles import Library, masking, pgd, transfer_matrix
-from lottolab.ensembles.attacks import arc, autoattack, gradient
+from lottolab.ensembles import Library, arc, masking, pgd, transfer_matrix
+from lottolab.ensembles.attacks import autoattack, gradient
 from lottolab.ensembles.sampler import Sampler, matched, one, theta
 from lottolab.ensembles.tickets import Scored
 from lottolab.membership import metrics, signals
@@ -192,7 +192,7 @@ MODELS = {
     "dict": (lambda x: {"logits": PLAIN(x)}, "must return logits.*got dict"),
     "one score": (lambda x: PLAIN(x)[:, 0], "examples × classes"),
     "nan": (lambda x: PLAIN(x) * math.nan, "must be finite, got"),
-    "inf": (lambda x: PLAIN(x) * math.inf, "must be finite, got"),
+    "inf": (lambda x: PLAIN(x).abs() * math.inf, "must be finite, got"),
     "softmax": (lambda x: PLAIN(x).softmax(1), "leave the softmax out"),
     "half": (linear().half(), "must answer images that are torch.float32"),
     "moody": (
