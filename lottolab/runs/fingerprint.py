@@ -6,7 +6,7 @@ where they stand or what they are called. Left out are docstrings, comments and 
 the plumbing, which moves results about without changing them; where and how things are
 computed: `here(x)` and `back(x)` of `lottolab.nets.device` and `subsampled(x)` of
 `lottolab.nets.strided` count as `x`; and statements that only ask `lottolab.checks` or
-`lottolab.checks.tensors` to refuse bad input.
+a module in it to refuse bad input.
 """
 
 import ast
@@ -29,7 +29,8 @@ NAMED_BY_CHECKSUM = {
     Place("lottolab.images.datasets", "get"),
     Place("lottolab.images.datasets", "load"),
 }
-REFUSING = {"lottolab.checks", "lottolab.checks.tensors"}
+REFUSING = {"lottolab.checks"}
+REFUSING |= {f"lottolab.checks.{name}" for name in ("attacks", "taking", "tensors")}
 ONLY_PLACES = {
     Place("lottolab.nets.device", "here"),
     Place("lottolab.nets.device", "back"),

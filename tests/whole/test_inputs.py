@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from lottolab import checks
-from lottolab.checks import tensors
+from lottolab.checks.taking import floats
 from lottolab.ensembles import Library, masking, pgd, transfer_matrix
 from lottolab.ensembles.attacks import arc, autoattack, gradient
 from lottolab.ensembles.sampler import Sampler, matched, one, theta
@@ -114,7 +114,7 @@ def test_what_is_no_numbers_is_refused(name, bad):
 
 def test_float_tensors_come_back_as_they_are():
     for x in (SCORES, SCORES.double()):
-        assert tensors.floats("x", x).data_ptr() == x.data_ptr()
+        assert floats("x", x).data_ptr() == x.data_ptr()
 
 
 @pytest.mark.parametrize("bad", [PIXELS.numpy(), None, PIXELS.tolist()])

@@ -9,6 +9,7 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 
 from lottolab.checks import number, numbers, require, tensors, whole
+from lottolab.checks.taking import taken
 from lottolab.membership.metrics import checked
 from lottolab.truth import stats
 
@@ -61,7 +62,7 @@ def by_class(
     """
     whole("classes", classes, 1)
     s, member = checked(scores, is_member)
-    y = tensors.taken("labels", labels).cpu()
+    y = taken("labels", labels).cpu()
     tensors.labels("labels", y, len(s), classes, long=False)
     y = y.numpy()
     found = np.full(classes, _best(s, member))
