@@ -36,7 +36,7 @@ import numpy as np
 import pandas as pd
 
 from lottolab.checks import one_of
-from lottolab.truth import stats
+from lottolab.truth import rates, stats
 from lottolab.truth.claims_file import CHAPTERS, Claim, Criterion, load
 
 __all__ = [
@@ -229,7 +229,7 @@ def _interval(test: Criterion, x: Sequence[float]) -> stats.Interval:
     """Return the mean of x with its interval or, for `every`, the share of hits."""
     if test.kind != "every":
         return stats.mean_interval(x)
-    return stats.binomial_interval(sum(v == test.value for v in x), len(x))
+    return rates.binomial_interval(sum(v == test.value for v in x), len(x))
 
 
 def _word(test: Criterion, x: Sequence[float], ci: stats.Interval) -> tuple[str, str]:

@@ -32,7 +32,7 @@ from lottolab.ownership import split, triggers
 from lottolab.ownership.signatures import decoding, qr, signature
 from lottolab.pages import parameters
 from lottolab.reruns.sweeps import grids
-from lottolab.truth import power, stats
+from lottolab.truth import power, rates, stats
 
 # Pruning against membership
 
@@ -313,10 +313,10 @@ GROUND = {
         lambda g, f: "[" in f,
         ("values",),
     ),
-    "binomial_interval": Case(stats.binomial_interval, counted, rate),
-    "binomial_upper": Case(stats.binomial_upper, counted, lambda g, f: within(f, 0, 1)),
+    "binomial_interval": Case(rates.binomial_interval, counted, rate),
+    "binomial_upper": Case(rates.binomial_upper, counted, lambda g, f: within(f, 0, 1)),
     "at_most": Case(
-        stats.at_most,
+        rates.at_most,
         lambda r: {"share": float(r.random()), "n": 20},
         lambda g, f: f / g["n"] <= g["share"] < (f + 1) / g["n"],
     ),

@@ -22,7 +22,7 @@ from lottolab.mia_pruning.defences import dp, ppb
 from lottolab.modelguard import MAD, ModelGuardS, Rounding, lemmas, utility
 from lottolab.modelguard.attacks import measures
 from lottolab.nets import predict, train
-from lottolab.truth import stats
+from lottolab.truth import rates, stats
 
 
 def draw(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -371,9 +371,9 @@ def test_an_epsilon_is_a_number(bad):
 @pytest.mark.parametrize("n", [1, 7, 100, 1000])
 def test_a_share_of_n_is_cut_where_it_should_be(n):
     for k in range(n):
-        assert stats.at_most(k / n, n) == k
+        assert rates.at_most(k / n, n) == k
         low = math.nextafter(k / n, -1)
-        assert k == 0 or stats.at_most(low, n) == k - 1
+        assert k == 0 or rates.at_most(low, n) == k - 1
     found = thresholds.at_rate(torch.arange(100.0), 0.29)
     assert int((torch.arange(100.0) > found).sum()) == 29
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from lottolab.checks import number, numbers, require, tensors, whole
 from lottolab.checks.taking import taken
 from lottolab.membership.metrics import checked
-from lottolab.truth import stats
+from lottolab.truth.rates import at_most
 
 
 def best(scores: ArrayLike, is_member: ArrayLike) -> float:
@@ -45,7 +45,7 @@ def at_rate(negatives: ArrayLike, rate: float) -> float:
     rising = np.sort(numbers("negatives", negatives), axis=None)
     right = len(rising) > 0 and bool(np.isfinite(rising).all())
     require(right, "negatives must be finite scores, at least one", rising[-1:])
-    return float(rising[-1 - stats.at_most(rate, len(rising))])
+    return float(rising[-1 - at_most(rate, len(rising))])
 
 
 def by_class(
