@@ -10,8 +10,8 @@ from torch import nn
 
 from lottolab import checks
 from lottolab.checks.taking import floats
-from lottolab.ensembles import Library, masking, pgd, transfer_matrix
-from lottolab.ensembles.attacks import arc, autoattack, gradient
+from lottolab.ensembles import Library, arc, masking, pgd, transfer_matrix
+from lottolab.ensembles.attacks import autoattack, gradient
 from lottolab.ensembles.sampler import Sampler, matched, one, theta
 from lottolab.ensembles.tickets import Scored
 from lottolab.membership import metrics, signals
