@@ -26,7 +26,7 @@ from scipy.stats import beta
 from lottolab import cli
 from lottolab.images import datasets, glyphs, partition, relabel
 from lottolab.mia_pruning import audit, divergence, theorem
-from lottolab.mia_pruning.defences import dp, ppb
+from lottolab.mia_pruning.defences import accounting, ppb
 from lottolab.nets import masks, models, predict
 from lottolab.ownership import split, triggers
 from lottolab.ownership.signatures import decoding, qr, signature
@@ -67,15 +67,16 @@ def step(r) -> dict:
 CACHED = ("unhashable type", "privacy budget")
 MIA_PRUNING = {
     "noise_multiplier": Case(
-        dp.noise_multiplier,
+        accounting.noise_multiplier,
         lambda r: {"epsilon": float(r.uniform(1, 8))} | step(r),
         lambda g, f: (
-            dp.spent(f, g["rate"], g["steps"], g["delta"]) <= f64(g["epsilon"]) * 1.001
+            accounting.spent(f, g["rate"], g["steps"], g["delta"])
+            <= f64(g["epsilon"]) * 1.001
         ),
         CACHED,
     ),
     "spent": Case(
-        dp.spent,
+        accounting.spent,
         lambda r: {"sigma": float(r.uniform(0.5, 3))} | step(r),
         lambda g, f: f >= 0 and (math.isfinite(f) or g["sigma"] < 1e-2),
         CACHED,

@@ -18,7 +18,7 @@ from lottolab.membership import metrics, signals
 from lottolab.membership.attacks import lira, nasr, rmia, supervised, thresholds
 from lottolab.mia_pruning import audit, divergence, theorem
 from lottolab.mia_pruning.attacks import samia
-from lottolab.mia_pruning.defences import dp, ppb
+from lottolab.mia_pruning.defences import accounting, dp, ppb
 from lottolab.modelguard import MAD, ModelGuardS, Rounding, lemmas, utility
 from lottolab.modelguard.attacks import measures
 from lottolab.nets import predict, train
@@ -423,10 +423,10 @@ def test_leave_one_out_says_that_the_others_give_the_target_away():
 def test_private_steps_are_counted_or_refused(given, message):
     pytest.importorskip("opacus")
     with pytest.raises(ValueError, match=message):
-        dp.noise_multiplier(*given)
+        accounting.noise_multiplier(*given)
     sigma, delta, rate, steps = given
     with pytest.raises(ValueError, match=message):
-        dp.spent(sigma, rate, steps, delta)
+        accounting.spent(sigma, rate, steps, delta)
 
 
 @pytest.mark.parametrize("bad", [LOGITS[:0], LOGITS * math.inf, LOGITS.numpy()])
