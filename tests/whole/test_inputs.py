@@ -12,7 +12,8 @@ from lottolab import checks
 from lottolab.checks.taking import floats
 from lottolab.ensembles import Library, arc, masking, pgd, transfer_matrix
 from lottolab.ensembles.attacks import autoattack, gradient
-from lottolab.ensembles.sampler import Sampler, matched, one, theta
+from lottolab.ensembles.laws import matched, one, theta
+from lottolab.ensembles.sampler import Sampler
 from lottolab.ensembles.tickets import Scored
 from lottolab.membership import metrics, signals
 from lottolab.membership.attacks import lira, nasr, rmia, supervised, thresholds
