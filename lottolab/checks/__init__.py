@@ -1,4 +1,8 @@
-"""Refuse bad input in one line: what was given, what is allowed, what to do."""
+"""Refuse bad input in one line: what was given, what is allowed, what to do.
+
+Here are numbers, names and words; `tensors` refuses tensors and networks, `attacks`
+what no attack can work with. `taking` takes numbers as they come.
+"""
 
 import difflib
 import math

@@ -1,11 +1,10 @@
-"""Refuse tensors that are not what a function asks for; take scores as they come.
+"""Refuse tensors, and networks, that are not what a function asks for.
 
 Each checker names in one line what was given, what is allowed and what to do. They
 change nothing, so that a call of one can stand alone, as a statement.
 """
 
 import math
-import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from weakref import WeakKeyDictionary
@@ -16,51 +15,16 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.dropout import _DropoutNd
 from torch.nn.modules.module import register_module_forward_pre_hook
 
-from lottolab.checks import number, numbers, require
+from lottolab.checks import require
 
-ROUNDING = 1e-6  # by which an image may leave [0, 1] after it was normalised and back
 ONE = 1e-4  # by which a row of probabilities may miss the sum 1, also in bfloat16
 _ANSWERED: WeakKeyDictionary[nn.Module, torch.Size] = WeakKeyDictionary()
 MOODY = (_BatchNorm, _DropoutNd)  # layers that answer differently in training mode
 
 
-def floats(name: str, given) -> Tensor:
-    """Return numbers as a float tensor without gradient, on the device they are on.
-
-    A float32 or float64 tensor comes back with its bits; half precision becomes
-    float32, all else (an array, a list, integers) float64.
-
-    Raises ValueError for what is no numbers.
-
-    >>> floats("scores", [1, 0.1]).dtype, floats("scores", torch.ones(1).half()).dtype
-    (torch.float64, torch.float32)
-    """
-    if not isinstance(given, Tensor):
-        return torch.from_numpy(numbers(name, given))
-    what = f"{name} must be numbers"
-    require(not (given.is_complex() or _without_rows(given)), what, described(given))
-    if given.dtype in (torch.float32, torch.float64):
-        return given.detach()
-    half = given.is_floating_point()
-    return given.detach().to(torch.float32 if half else torch.float64)
-
-
-def taken(name: str, given) -> Tensor:
-    """Return labels, or marks of members, as a tensor of the dtype that they have.
-
-    Raises ValueError for what no tensor can hold.
-    """
-    try:
-        found = torch.as_tensor(given)
-    except (RuntimeError, TypeError, ValueError):
-        raise ValueError(f"{name} must be numbers, got {described(given)}") from None
-    tensor(name, found)
-    return found
-
-
 def described(given) -> str:
     """Write what was given: dtype and shape of a tensor or an array, else its type."""
-    if isinstance(given, Tensor) and _without_rows(given):
+    if isinstance(given, Tensor) and without_rows(given):
         return f"{given.layout} {given.device}"
     if hasattr(given, "dtype") and hasattr(given, "shape"):
         return f"{given.dtype} {list(given.shape)}"
@@ -70,7 +34,7 @@ def described(given) -> str:
 def tensor(name: str, given) -> None:
     """Raise ValueError unless `given` is a tensor."""
     what = f"{name} must be a tensor (see torch.as_tensor)"
-    right = isinstance(given, Tensor) and not _without_rows(given)
+    right = isinstance(given, Tensor) and not without_rows(given)
     require(right, what, described(given))
 
 
@@ -170,7 +134,7 @@ def answering(model: nn.Module, x: Tensor) -> None:
     network(model)
     images("images", x)
     if _ANSWERED.get(model) != x.shape[1:]:
-        _asked(model, _pixels(model, x))
+        asked(model, _pixels(model, x))
         _ANSWERED[model] = x.shape[1:]
 
 
@@ -184,7 +148,7 @@ def trainable(model: nn.Module, x: Tensor, y: Tensor, plain: bool) -> None:
     images("images", x)
     targets("labels", y, len(x))
     try:
-        classes = _asked(model, _pixels(model, x)).shape[1]
+        classes = asked(model, _pixels(model, x)).shape[1]
     except (NotImplementedError, ValueError):
         if plain:
             raise
@@ -196,62 +160,11 @@ def trainable(model: nn.Module, x: Tensor, y: Tensor, plain: bool) -> None:
         require(same, f"labels must be of the model's {classes} classes", y.shape[1])
 
 
-def attackable(model, x: Tensor, y: Tensor, *, least: int = 2, **sizes: float) -> None:
-    """Raise ValueError unless `pgd` can attack `model` on these images.
-
-    x: float32 or float64, n×C×H×W in [0, 1], but for rounding. y: int64, n.
-    least: how many classes the attack needs. sizes: >= 0 and finite; `epsilon` <= 1.
-    """
-    for name, size in sizes.items():
-        number(name, size, 0, 1 if name == "epsilon" else math.inf)
-    tensor("x", x)
-    right = x.dtype in (torch.float32, torch.float64) and x.ndim == 4 and x.numel() > 0
-    require(right, "x must be float32 of shape n×C×H×W, n > 0", described(x))
-    outside = torch.is_inference_mode_enabled() or x.is_inference()
-    what = "x must have gradients: clone it outside of torch.inference_mode()"
-    require(not outside, what, "an inference tensor")
-    ends = [float(x.min()), float(x.max())]  # NaN where there is one
-    right = ends[0] >= -ROUNDING and ends[1] <= 1 + ROUNDING
-    require(right, "x must be in [0, 1]", ends)
-    classes = _asked(model, x[:1]).shape[1]
-    what = f"model must have {least} classes or more"
-    require(classes >= least, what, classes)
-    labels("y", y, len(x), classes)
-
-
-def moving(slope: Tensor, logits: Tensor, y: Tensor) -> None:
-    """Warn where an image that is still right has no gradient to follow."""
-    still = (slope.flatten(1) == 0).all(1) & (logits.argmax(1) == y)
-    if still.any():
-        warnings.warn(
-            "the gradient is 0 for images that the model gets right: its loss does "
-            'not change any more. Attack with loss="margin", or see masking.findings',
-            stacklevel=4,
-        )
-
-
-def alike(models: Sequence, x: Tensor) -> None:
-    """Raise ValueError unless models answer each of several times alike, of one width.
-
-    Of a model that draws, several draws may be the same, so this is no proof.
-    """
-    answers = [[_asked(model, x[:8]) for _ in range(4)] for model in models]
-    widths = [first.shape[1] for first, *_ in answers]
-    require(len(set(widths)) == 1, "members must be of the same classes", widths)
-    odd = [
-        place
-        for place, (first, *others) in enumerate(answers)
-        if not all(torch.allclose(first, other) for other in others)
-    ]
-    what = "members must not draw: give teams that a sampler drew (Sampler.teams)"
-    require(not odd, what, f"other logits when asked again at {odd}")
-
-
 def _pixels(model: nn.Module, x: Tensor) -> Tensor:
     return x[:1].to(next(model.parameters()).device).float() / 255
 
 
-def _asked(model, x: Tensor) -> Tensor:
+def asked(model, x: Tensor) -> Tensor:
     """Return what a model answers images; refuse what are no logits.
 
     A network is asked in evaluation mode. One that hides in a function is refused in
@@ -295,7 +208,7 @@ def _refusing_training() -> Iterator[None]:
         hook.remove()
 
 
-def _without_rows(given: Tensor) -> bool:
+def without_rows(given: Tensor) -> bool:
     """Say whether a tensor is sparse, or has no numbers."""
     return given.layout != torch.strided or given.is_meta
 

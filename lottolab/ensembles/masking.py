@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from lottolab.checks import check_seed, require, whole, within
-from lottolab.checks.tensors import attackable
+from lottolab.checks.attacks import attackable
 from lottolab.ensembles.attacks.gradient import gradient, pgd
 from lottolab.ensembles.queries import (
     Model,

@@ -1,88 +1,16 @@
-"""The dynamic stochastic ensemble: a random team of networks answers each query.
+"""The dynamic stochastic ensemble: a team of networks, drawn anew, answers each query.
 
-Peng et al. (2022), section 2.3: θ(α, n, s) says which structures take part (α), how
-many networks each sends (n) and which (s). `theta` is that law; `one` is R2S of Fu et
-al. (2021), which draws one network; `matched` draws teams as large as those of `theta`
-from a single structure, the control that tells diversity from size.
-
-A law maps the number of networks of each structure, in order, and a generator to a
-team: a list of (structure, network), both counted from 0.
+Peng et al. (2022), section 2.3. Who answers is drawn by one of the `laws`.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 
-from lottolab.checks import check_seed, number, one_of, require, whole
+from lottolab.checks import check_seed, one_of, require, whole
+from lottolab.ensembles.laws import Law, Team, theta
 from lottolab.ensembles.queries import correct, merge
-
-Team = list[tuple[int, int]]
-Law = Callable[[list[int], torch.Generator], Team]
-SIZES = {1: 0.65, 2: 0.35}
-
-
-def theta(
-    counts: list[int],
-    generator: torch.Generator,
-    *,
-    sizes: dict[int, float] = SIZES,
-    replace: bool = False,
-) -> Team:
-    """Draw a team by the paper's law, its steps B to D.
-
-    α ∈ {0, 1}^S chooses the structures, n_i ∈ {1, 2} with probability 0.65 and 0.35 how
-    many networks structure i sends, and then n_i of its ratios are drawn uniformly. The
-    paper does not say how α is drawn: here uniformly from all but α = 0, with which
-    nobody would answer; nor whether a ratio may come twice: here it may not, unless
-    `replace`.
-
-    Args:
-        sizes: n_i to its probability.
-
-    Raises:
-        ValueError: a size is below 1, a structure has fewer networks than the largest,
-            or the probabilities do not sum to 1.
-    """
-    _check_counts(counts)
-    _check_sizes(sizes, 1 if replace else min(counts), replace)
-    chosen = int(torch.randint(1, 2 ** len(counts), (), generator=generator))
-    team: Team = []
-    for i, count in enumerate(counts):
-        if chosen >> i & 1:
-            size = _size(sizes, generator)
-            team += [(i, j) for j in _several(count, size, replace, generator)]
-    return team
-
-
-def one(counts: list[int], generator: torch.Generator) -> Team:
-    """Draw one network, uniformly from all: R2S (Fu et al., 2021, section 4)."""
-    _check_counts(counts)
-    place = int(torch.randint(sum(counts), (), generator=generator))
-    return [_everyone(counts)[place]]
-
-
-def matched(
-    counts: list[int],
-    generator: torch.Generator,
-    *,
-    structures: int = 4,
-    sizes: dict[int, float] = SIZES,
-) -> Team:
-    """Draw a team as large as `theta`'s over `structures`, from all networks alike.
-
-    With the networks of one structure this is the paper's ensemble without its
-    structures. No network comes twice; where the size drawn is larger than the number
-    of networks, all of them answer.
-    """
-    _check_counts(counts)
-    whole("structures", structures, 1)
-    _check_sizes(sizes, 1, True)
-    chosen = int(torch.randint(1, 2**structures, (), generator=generator))
-    size = sum(_size(sizes, generator) for _ in range(chosen.bit_count()))
-    everyone = _everyone(counts)
-    size = min(size, len(everyone))
-    return [everyone[p] for p in _several(len(everyone), size, False, generator)]
 
 
 class Ensemble(nn.Module):
@@ -224,38 +152,3 @@ def repeated(
     whole("draws", draws, 1)
     sampler.reseed(seed)
     return torch.stack([correct(sampler, x, y, batch) for _ in range(draws)])
-
-
-def _everyone(counts: list[int]) -> Team:
-    return [(i, j) for i, count in enumerate(counts) for j in range(count)]
-
-
-def _check_counts(counts: list[int]) -> None:
-    right = isinstance(counts, Sequence) and len(counts) > 0
-    require(right, "counts must be one a structure and at least one", counts)
-    for count in counts:
-        whole("counts", count, 1)
-
-
-def _check_sizes(sizes: dict[int, float], most: int, replace: bool) -> None:
-    right = isinstance(sizes, dict) and len(sizes) > 0
-    require(right, "sizes must be a dict of probabilities", sizes)
-    for size, chance in sizes.items():
-        whole("sizes", size, 1)
-        number("probabilities of sizes", chance, 0)
-    what = f"sizes must be at most {most}, a structure's networks, without replacement"
-    require(replace or max(sizes) <= most, what, max(sizes))
-    total = sum(sizes.values())
-    right = min(sizes.values()) >= 0 and abs(total - 1) < 1e-9
-    require(right, "sizes must have probabilities that sum to 1", sizes)
-
-
-def _size(sizes: dict[int, float], generator: torch.Generator) -> int:
-    chances = torch.tensor(list(sizes.values()), dtype=torch.float64)
-    return list(sizes)[int(chances.multinomial(1, generator=generator))]
-
-
-def _several(count: int, size: int, replace: bool, generator) -> list[int]:
-    if replace:
-        return torch.randint(count, (size,), generator=generator).tolist()
-    return torch.randperm(count, generator=generator)[:size].tolist()

@@ -18,6 +18,7 @@ from scipy.integrate import trapezoid
 
 from lottolab.checks import check_seed, numbers, require, within
 from lottolab.truth import stats
+from lottolab.truth.rates import binomial_interval
 from lottolab.truth.stats import Interval
 
 FPRS = {"tpr at 1% fpr": 0.01, "tpr at 0.1% fpr": 0.001}
@@ -208,12 +209,12 @@ def _over_examples(measures: dict[str, Measure], guess, member, seed: int):
     hits, guesses = int((guess & member).sum()), int(guess.sum())
     right, n = int((guess == member).sum()), len(member)
     found = {
-        "accuracy": stats.binomial_interval(right, n),
+        "accuracy": binomial_interval(right, n),
         "precision": Interval(0.0, 0.0, 1.0, n=0),
-        "recall": stats.binomial_interval(hits, int(member.sum())),
+        "recall": binomial_interval(hits, int(member.sum())),
     }
     if guesses:
-        found["precision"] = stats.binomial_interval(hits, guesses)
+        found["precision"] = binomial_interval(hits, guesses)
     rest = {name: f for name, f in measures.items() if name not in found}
     return found | {name: _resampled(f, member, seed) for name, f in rest.items()}
 

@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lottolab.checks import require, tensors
+from lottolab.checks.taking import floats, taken
 
 
 def checked(logits: Tensor, labels: Tensor | None = None):
@@ -26,12 +27,12 @@ def checked(logits: Tensor, labels: Tensor | None = None):
         ValueError: the wrong shape, logits that are not finite or that are
             probabilities, or labels that are no integers in [0, C).
     """
-    z = tensors.floats("logits", logits).double()
+    z = floats("logits", logits).double()
     tensors.logits("logits", z)
     tensors.unnormalised("logits", z)
     if labels is None:
         return z, None
-    y = tensors.taken("labels", labels)
+    y = taken("labels", labels)
     tensors.labels("labels", y, *z.shape, long=False)
     return z, y.long()
 
@@ -116,7 +117,7 @@ def robustness(votes: Tensor) -> Tensor:
     `votes` is bool [K, N]: was the k-th copy of example n given n's label. Needs no
     more than predicted labels. Raises ValueError for another shape or other values.
     """
-    x = tensors.floats("votes", votes)
+    x = floats("votes", votes)
     several = x.ndim == 2 and len(x) > 0
     require(several, "votes must be copies × examples", f"shape {tuple(x.shape)}")
     odd = x[(x != 0) & (x != 1)]

@@ -16,7 +16,8 @@ import torch
 from torch import Tensor
 
 from lottolab.checks import number, require, whole
-from lottolab.checks.tensors import finite, floats
+from lottolab.checks.taking import floats
+from lottolab.checks.tensors import finite
 from lottolab.modelguard.defences import simplex
 from lottolab.modelguard.defences.linear_program import FLOOR
 

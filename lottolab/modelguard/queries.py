@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lottolab.checks import check_seed, require, tensors, whole
+from lottolab.checks.taking import floats
 from lottolab.images.batches import normalise
 from lottolab.nets import predict
 
@@ -57,7 +58,7 @@ def checked(answers: Tensor, count: int | None = None) -> Tensor:
     negative, and `count` of them if that is given.
     """
     inexact = not isinstance(answers, Tensor) or answers.is_floating_point()
-    given, answers = answers, tensors.floats("answers", answers)
+    given, answers = answers, floats("answers", answers)
     shape = list(answers.shape)
     right = inexact and answers.ndim == 2 and shape[0] >= 1 and shape[1] >= 2
     what = "answers must be float [N, classes] with N >= 1 and classes >= 2"

@@ -11,6 +11,7 @@ from sklearn.metrics import roc_auc_score
 from torch import Tensor
 
 from lottolab.checks import require, tensors, whole, within
+from lottolab.checks.taking import floats
 from lottolab.modelguard.queries import checked
 from lottolab.nets import predict
 
@@ -30,7 +31,7 @@ def report(
     >>> report(y.round(), y, torch.tensor([0, 1]))["maximal ℓ1"]
     1.0
     """
-    answers, distance = tensors.floats("answers", answers), l1(answers, clean)
+    answers, distance = floats("answers", answers), l1(answers, clean)
     found = {
         "protected accuracy": predict.accuracy(answers, labels),
         "top-5 accuracy": top_k(answers, labels, 5),
@@ -49,7 +50,7 @@ def top_k(answers: Tensor, labels: Tensor, k: int) -> float:
     one, so that a one-hot answer is worth no more than it says.
     """
     whole("k", k, 1)
-    answers = tensors.floats("answers", answers)
+    answers = floats("answers", answers)
     own = _of_class(answers, labels)
     larger = (answers > own).sum(1)
     equal = (answers == own).sum(1)
@@ -63,7 +64,7 @@ def calibration_error(answers: Tensor, labels: Tensor, bins: int = 15) -> float:
     mean over images of |accuracy − mean largest answer| of their bin.
     """
     whole("bins", bins, 1)
-    answers = tensors.floats("answers", answers)
+    answers = floats("answers", answers)
     _of_class(answers, labels)
     confidence, label = answers.double().max(1)
     place = (confidence * bins).ceil().long().clamp(1, bins) - 1
@@ -79,7 +80,7 @@ def log_loss(answers: Tensor, labels: Tensor, floor: float = FLOOR) -> float:
     how bad the few such answers are.
     """
     within("floor", floor, "(0, 1)")
-    answers = tensors.floats("answers", answers)
+    answers = floats("answers", answers)
     own = _of_class(answers, labels).double()
     return float(-own.clamp(min=floor).log().mean())
 
@@ -97,8 +98,8 @@ def auroc(answers: Tensor, foreign: Tensor) -> float:
 
 def l1(answers: Tensor, clean: Tensor) -> Tensor:
     """Return each answer's ℓ1 distance to the prediction: float64 [N], in [0, 2]."""
-    answers = tensors.floats("answers", answers)
-    clean = tensors.floats("clean", clean)
+    answers = floats("answers", answers)
+    clean = floats("clean", clean)
     given = f"{list(answers.shape)} and {list(clean.shape)}"
     require(answers.shape == clean.shape, "answers and clean must be alike", given)
     checked(answers)

@@ -1,8 +1,11 @@
-"""Keep a network in one safetensors file that says how to build it.
+"""Keep a network in one safetensors file: to build it anew, or to go on training it.
 
-The header of a safetensors file has room for texts. The one called `lottolab` is JSON:
-`network`, the arguments of `models.build` in KEYS (`size`: of images, a side), and
-`mean` and `std`, a value a channel, of the training images (pixels in [0, 1]).
+What `save` writes says how to build the network: the header of a safetensors file has
+room for texts, and the one called `lottolab` is JSON: `network`, the arguments of
+`models.build` in KEYS (`size`: of images, a side), and `mean` and `std`, a value a
+channel, of the training images (pixels in [0, 1]).
+
+`save_training` keeps what `train.fit` goes on from where it was killed.
 """
 
 import json
@@ -92,6 +95,40 @@ def header(path: str | Path) -> dict[str, str]:
 def write(state: dict[str, Tensor], path: str | Path, texts: dict[str, str]) -> None:
     """Write tensors and the header's texts; they appear complete or not at all."""
     files.tensors(state, path, texts)
+
+
+def save_training(
+    folder: Path, model, optimiser, rows: list[dict], rewind: dict
+) -> None:
+    """Write model, optimiser, history and rewind state as one file, in one step."""
+    tensors = {f"model/{k}": v for k, v in model.state_dict().items()}
+    tensors |= {f"rewind/{k}": v for k, v in rewind.items()}
+    for place, state in optimiser.state_dict()["state"].items():
+        values = {k: torch.as_tensor(v) for k, v in state.items() if v is not None}
+        tensors |= {f"optimiser/{place}/{k}": v for k, v in values.items()}
+    rows = {"rows": json.dumps(rows)}
+    files.tensors(tensors, folder / "checkpoint.safetensors", rows)
+
+
+def resume_training(folder: Path | None, model, optimiser) -> tuple[list[dict], dict]:
+    """Load the checkpoint, if there is one, and return its history and rewind state."""
+    path = folder / "checkpoint.safetensors" if folder else None
+    if not path or not path.exists():
+        return [], {}
+    parts: dict[str, dict] = {"model": {}, "rewind": {}, "optimiser": {}}
+    with safe_open(path, "pt") as file:
+        rows = json.loads(file.metadata()["rows"])
+        for key in file.keys():  # noqa: SIM118 - not a dict
+            part, _, name = key.partition("/")
+            parts[part][name] = file.get_tensor(key)
+    model.load_state_dict(parts["model"])
+    state: dict[int, dict] = {}
+    for name, value in parts["optimiser"].items():
+        place, key = name.split("/")
+        state.setdefault(int(place), {})[key] = value
+    groups = optimiser.state_dict()["param_groups"]
+    optimiser.load_state_dict({"state": state, "param_groups": groups})
+    return rows, parts["rewind"]
 
 
 def _described(path: str | Path, texts: dict[str, str]) -> tuple:

@@ -5,7 +5,6 @@ one tensor. Everything random is drawn from (seed, epoch), so a run that was kil
 goes on at its last whole epoch and ends with the same bits.
 """
 
-import json
 import math
 import time
 from collections.abc import Callable, Iterable
@@ -15,16 +14,17 @@ from pathlib import Path
 import pandas as pd
 import torch
 import torch.nn.functional as F
-from safetensors import safe_open
 from torch import Tensor, nn
 
 from lottolab import runs
 from lottolab.checks import one_of, require, tensors, whole, within
 from lottolab.images.batches import Batches
 from lottolab.nets import masks as masking
+from lottolab.nets.checkpoint import resume_training
+from lottolab.nets.checkpoint import save_training as _save  # what rehearsals replace
 from lottolab.nets.device import choose_precision, default_device
 from lottolab.nets.strided import subsampled
-from lottolab.runs import files, progress
+from lottolab.runs import progress
 
 Loss = Callable[[nn.Module, Tensor, Tensor, Tensor], Tensor]
 
@@ -173,7 +173,7 @@ def fit(
     optimiser = _optimiser(recipe, trained)
     batches = Batches(images, labels, recipe, seed, mean_std, device)
     folder = checkpoint or runs.scratch()
-    rows, rewind = _resume(folder, model, optimiser)
+    rows, rewind = resume_training(folder, model, optimiser)
     if rewind_at == start and not rewind:
         rewind = _copy(model)
     for epoch in range(start + len(rows), last):
@@ -223,38 +223,6 @@ def _optimiser(recipe: Recipe, parameters: list[nn.Parameter]):
     if recipe.optimiser == "adam":
         return torch.optim.Adam(parameters, **settings)
     return torch.optim.SGD(parameters, momentum=recipe.momentum, **settings)
-
-
-def _save(folder: Path, model, optimiser, rows: list[dict], rewind: dict) -> None:
-    """Write model, optimiser, history and rewind state as one file, in one step."""
-    tensors = {f"model/{k}": v for k, v in model.state_dict().items()}
-    tensors |= {f"rewind/{k}": v for k, v in rewind.items()}
-    for place, state in optimiser.state_dict()["state"].items():
-        values = {k: torch.as_tensor(v) for k, v in state.items() if v is not None}
-        tensors |= {f"optimiser/{place}/{k}": v for k, v in values.items()}
-    rows = {"rows": json.dumps(rows)}
-    files.tensors(tensors, folder / "checkpoint.safetensors", rows)
-
-
-def _resume(folder: Path | None, model, optimiser) -> tuple[list[dict], dict]:
-    """Load the checkpoint, if there is one, and return its history and rewind state."""
-    path = folder / "checkpoint.safetensors" if folder else None
-    if not path or not path.exists():
-        return [], {}
-    parts: dict[str, dict] = {"model": {}, "rewind": {}, "optimiser": {}}
-    with safe_open(path, "pt") as file:
-        rows = json.loads(file.metadata()["rows"])
-        for key in file.keys():  # noqa: SIM118 - not a dict
-            part, _, name = key.partition("/")
-            parts[part][name] = file.get_tensor(key)
-    model.load_state_dict(parts["model"])
-    state: dict[int, dict] = {}
-    for name, value in parts["optimiser"].items():
-        place, key = name.split("/")
-        state.setdefault(int(place), {})[key] = value
-    groups = optimiser.state_dict()["param_groups"]
-    optimiser.load_state_dict({"state": state, "param_groups": groups})
-    return rows, parts["rewind"]
 
 
 def _copy(model: nn.Module) -> dict[str, Tensor]:

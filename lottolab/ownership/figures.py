@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 
 from lottolab.pages.plots import COLOURS
 from lottolab.truth import stats
+from lottolab.truth.rates import binomial_interval
 
 SCORES = {
     "magnitude": ("#0072B2", "o"),
@@ -177,8 +178,7 @@ def decoders(
     ):
         counts = (rows["read"] * rows["trials"]).round().astype(int)
         found = [
-            stats.binomial_interval(k, n)
-            for k, n in zip(counts, rows["trials"], strict=True)
+            binomial_interval(k, n) for k, n in zip(counts, rows["trials"], strict=True)
         ]
         y = np.array([100 * i.estimate for i in found])
         error = [y - [100 * i.low for i in found], [100 * i.high for i in found] - y]

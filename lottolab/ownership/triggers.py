@@ -26,7 +26,7 @@ from lottolab.nets.train import Loss
 from lottolab.ownership import pictures
 from lottolab.ownership.pictures import abstract
 from lottolab.ownership.signatures.signature import ACCEPT
-from lottolab.truth.stats import binomial_upper
+from lottolab.truth.rates import binomial_upper
 
 Predict = Callable[[Tensor], Tensor]
 

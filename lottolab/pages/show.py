@@ -17,6 +17,7 @@ from lottolab.runs import results
 from lottolab.runs.progress import duration
 from lottolab.truth import claims, stats
 from lottolab.truth.claims_file import CHAPTERS
+from lottolab.truth.selection import ClaimError, select
 
 UNTRAINED = """\
 :::{warning}
@@ -140,8 +141,8 @@ def beside_tables(chapter: str, scale: str) -> HTML:
 
 def _ours(measured: pd.DataFrame, selection: dict, where: str) -> str:
     try:
-        rows = claims.select(measured, selection, where)
-    except claims.ClaimError:
+        rows = select(measured, selection, where)
+    except ClaimError:
         if not _own_parameters():
             raise
         return "not measured"

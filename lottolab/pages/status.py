@@ -20,6 +20,7 @@ from lottolab.runs import jobs, results
 from lottolab.runs.progress import duration
 from lottolab.truth import claims
 from lottolab.truth.claims_file import CHAPTERS
+from lottolab.truth.selection import ClaimError, select
 
 CHANGED = "its code has changed since"
 GONE = "the code has no such stage any more"
@@ -188,8 +189,8 @@ def _claim(claim: claims.Claim, measured: pd.DataFrame, found: pd.DataFrame):
     words = [", ".join(f"{k} {v}" for k, v in selection.items()) for selection in asked]
     shown = "; ".join(dict.fromkeys(words))
     try:
-        rows = [claims.select(measured, selection, claim.id) for selection in asked]
-    except claims.ClaimError:
+        rows = [select(measured, selection, claim.id) for selection in asked]
+    except ClaimError:
         return shown, "not measured", "", "", ""
     seeds = sorted({seed for row in rows for seed in row.index})
     behind = found.loc[list(dict.fromkeys(s for row in rows for s in row["stage"]))]

@@ -159,6 +159,24 @@ def imports(node: ast.AST, package: str) -> Scope:
     return {a.asname or a.name: (home, a.name) for a in node.names}
 
 
+def chain(node: ast.AST) -> tuple[str, ...]:
+    """Return the names of `a.b.c`; none for what does not begin with a name."""
+    if isinstance(node, ast.Name):
+        return (node.id,)
+    if isinstance(node, ast.Attribute):
+        before = chain(node.value)
+        return (*before, node.attr) if before else ()
+    return ()
+
+
+def bound(part: ast.AST) -> set[str]:
+    """Return the name that a function takes or assigns here: it hides the module's."""
+    if isinstance(part, ast.arg):
+        return {part.arg}
+    stored = isinstance(part, ast.Name) and isinstance(part.ctx, ast.Store)
+    return {part.id} if stored else set()
+
+
 def _top(body: list[ast.stmt]) -> Iterator[ast.stmt]:
     """Yield the statements that run when a module is imported, however nested."""
     for statement in body:

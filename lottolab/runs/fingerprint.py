@@ -6,7 +6,7 @@ where they stand or what they are called. Left out are docstrings, comments and 
 the plumbing, which moves results about without changing them; where and how things are
 computed: `here(x)` and `back(x)` of `lottolab.nets.device` and `subsampled(x)` of
 `lottolab.nets.strided` count as `x`; and statements that only ask `lottolab.checks` or
-`lottolab.checks.tensors` to refuse bad input.
+a module in it to refuse bad input.
 """
 
 import ast
@@ -29,7 +29,8 @@ NAMED_BY_CHECKSUM = {
     Place("lottolab.images.datasets", "get"),
     Place("lottolab.images.datasets", "load"),
 }
-REFUSING = {"lottolab.checks", "lottolab.checks.tensors"}
+REFUSING = {"lottolab.checks"}
+REFUSING |= {f"lottolab.checks.{name}" for name in ("attacks", "taking", "tensors")}
 ONLY_PLACES = {
     Place("lottolab.nets.device", "here"),
     Place("lottolab.nets.device", "back"),
@@ -131,7 +132,7 @@ def _piece(place: Place, chosen: frozenset[str]) -> Piece:
     hidden: set[str] = set()
     for part in (part for node in nodes for part in ast.walk(node)):
         local |= definitions.imports(part, package)
-        hidden |= _bound(part)
+        hidden |= definitions.bound(part)
     names: list[Place] = []
     visitor = _Numbered(place.module, local, hidden, names)
     texts = [ast.unparse(_filled(visitor.visit(node))) for node in nodes]
@@ -207,14 +208,14 @@ class _Numbered(ast.NodeTransformer):
 
     def _own(self, node: ast.AST) -> Place | None:
         """Return what a name stands for, unless the code has its own of that name."""
-        chain = _chain(node)
+        chain = definitions.chain(node)
         if not chain or chain[0] in self.hidden:
             return None
         found = definitions.find(self.module, chain, self.local)
         return found[0] if found and found[1] == len(chain) else None
 
     def _named(self, node: ast.Name | ast.Attribute) -> ast.AST:
-        chain = _chain(node)
+        chain = definitions.chain(node)
         found = definitions.find(self.module, chain, self.local) if chain else None
         if found is None or isinstance(node.ctx, ast.Store):
             return self.generic_visit(node)
@@ -232,24 +233,6 @@ class _Numbered(ast.NodeTransformer):
 def _is_plumbing(place: Place) -> bool:
     inside = place.module in PLUMBING or place.module.startswith("lottolab.runs.")
     return inside or place in NAMED_BY_CHECKSUM
-
-
-def _chain(node: ast.AST) -> tuple[str, ...]:
-    """Return the names of `a.b.c`; none for what does not begin with a name."""
-    if isinstance(node, ast.Name):
-        return (node.id,)
-    if isinstance(node, ast.Attribute):
-        before = _chain(node.value)
-        return (*before, node.attr) if before else ()
-    return ()
-
-
-def _bound(part: ast.AST) -> set[str]:
-    """Return the name that a function takes or assigns here: it hides the module's."""
-    if isinstance(part, ast.arg):
-        return {part.arg}
-    stored = isinstance(part, ast.Name) and isinstance(part.ctx, ast.Store)
-    return {part.id} if stored else set()
 
 
 def _filled(node: ast.AST) -> ast.AST:

@@ -10,6 +10,8 @@ owner: `text`, `ecc`, `triggers` (a batch) as for `ownership.experiments.signatu
 guard: the defence before the service, a dict as for `modelguard.experiments.services`.
 thief: `images`, how many of his own he has; `network` and `recipe` of what he trains.
 
-`systems` builds what is defended and measures it, `evidence` asks whose a network is,
-`leaks` asks for members, `figures` draws. The stages are the book's chapter `together`.
+`systems` builds what is defended, `worth` measures what each defence is for, `evidence`
+asks whose a network is. `leaks` asks for members, `echoes` asks a mask alone for them,
+`memories` networks that are robust; `figures` draws. The stages are the book's chapter
+`together`.
 """

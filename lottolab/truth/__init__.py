@@ -1,6 +1,7 @@
 """What counts as evidence: intervals, and claims that are judged by them.
 
-`stats` makes intervals over seeds. `claims_file` reads what the papers claim from
-`data/claims.yaml`, `claims` judges it on the measurements, and `power` says how many
-seeds would decide what is inconclusive.
+`stats` makes intervals over seeds, and `rates` exact ones of hits in trials.
+`claims_file` reads what the papers claim from `data/claims.yaml`, `selection` selects
+the measurements that decide it, `claims` judges, and `power` says how many seeds would
+decide what is inconclusive.
 """

@@ -1,12 +1,7 @@
 """Judge the papers' claims by rules that were written down before the runs.
 
-`load` reads the claims from `data/claims.yaml`, which `claims_file` describes.
-
-**Selecting.** A test's `a` and `b` select rows of the chapter's results table by plain
-equality on its columns, and exactly one row a seed must remain. There are no ranges:
-the chapter labels the rows that decide, as in `point: sparsest`. A cell may hold
-several labels, separated by ";". The table's own `claim` column takes no part: it
-tells readers what a row was measured for.
+`load` reads the claims from `data/claims.yaml`, which `claims_file` describes, and
+`selection` selects the rows that decide.
 
 **Deciding** one test, with 95 % intervals over seeds, a and b paired by seed:
 
@@ -36,8 +31,9 @@ import numpy as np
 import pandas as pd
 
 from lottolab.checks import one_of
-from lottolab.truth import stats
+from lottolab.truth import rates, stats
 from lottolab.truth.claims_file import CHAPTERS, Claim, Criterion, load
+from lottolab.truth.selection import ClaimError, select
 
 __all__ = [
     "Claim",
@@ -50,7 +46,6 @@ __all__ = [
     "judge",
     "load",
     "scorecard",
-    "select",
 ]
 
 REPRODUCED, PARTLY, REFUTED = "reproduced", "partly", "refuted"
@@ -59,10 +54,6 @@ NOT_RUN = "not run at this scale"  # no verdict: there is nothing to judge
 UNJUDGED = "cannot be judged with these parameters"  # nor here: rows are missing
 MIN_SEEDS = 3
 ALPHA = 0.05
-
-
-class ClaimError(ValueError):
-    """Say which claim cannot be judged from its table, why, and what to do."""
 
 
 @dataclass(frozen=True)
@@ -119,40 +110,6 @@ def combine(words: Sequence[str]) -> str:
     return PARTLY if {REPRODUCED, REFUTED} <= set(words) else INCONCLUSIVE
 
 
-def select(
-    table: pd.DataFrame, selection: Mapping[str, Any], claim: str
-) -> pd.DataFrame:
-    """Return the rows that a claim's selection picks, indexed by seed, one row a seed.
-
-    Numbers match to a relative 1e-9; texts match a cell, or a label in it between ";".
-    Raises ClaimError if a column is missing, nothing matches, or a seed does twice.
-    """
-    where, kept = f"claim {claim}: {dict(selection)}", np.arange(len(table))
-    for column in ("seed", "value", *selection):
-        if column not in table:
-            columns = ", ".join(map(str, table.columns))
-            raise ClaimError(f"{where}: no column {column!r} in the table ({columns})")
-    for column, wanted in selection.items():
-        cells = table[column].iloc[kept]
-        kept = kept[_matches(cells, wanted)]
-        if not len(kept):
-            there = cells.drop_duplicates().tolist()
-            raise ClaimError(
-                f"{where}: no row has {column} = {wanted!r}, they have {there[:9]}; "
-                "measure it, or correct the selection"
-            )
-    rows = table.iloc[kept]
-    seeds = rows["seed"]
-    if seeds.duplicated().any():
-        twice = rows[seeds == seeds[seeds.duplicated()].iloc[0]]
-        differ = {c: twice[c].tolist() for c in twice if twice[c].nunique() > 1}
-        raise ClaimError(
-            f"{where}: {len(twice)} rows for seed {twice['seed'].iloc[0]}, which "
-            f"differ in {differ}; select by a column that tells them apart"
-        )
-    return rows.set_index("seed")
-
-
 def scorecard(
     tables: Mapping[str, pd.DataFrame],
     claims: Sequence[Claim] | None = None,
@@ -195,15 +152,6 @@ def against_paper(
     return scorecard({} if table is None else {chapter: table}, own, lenient)
 
 
-def _matches(column: pd.Series, wanted: str | float | bool) -> np.ndarray:
-    if isinstance(wanted, int | float) and not isinstance(wanted, bool):
-        cells = pd.to_numeric(column, errors="coerce").to_numpy(dtype=float)
-        return np.isclose(cells, wanted, rtol=1e-9, atol=0)
-    places, cells = pd.factorize(column, use_na_sentinel=False)
-    labels = ([part.strip() for part in str(cell).split(";")] for cell in cells)
-    return np.array([str(wanted) in parts for parts in labels], dtype=bool)[places]
-
-
 def decide(test: Criterion, table: pd.DataFrame, claim: str) -> Verdict:
     """Return the verdict on one test, by the table at the head of this module.
 
@@ -229,7 +177,7 @@ def _interval(test: Criterion, x: Sequence[float]) -> stats.Interval:
     """Return the mean of x with its interval or, for `every`, the share of hits."""
     if test.kind != "every":
         return stats.mean_interval(x)
-    return stats.binomial_interval(sum(v == test.value for v in x), len(x))
+    return rates.binomial_interval(sum(v == test.value for v in x), len(x))
 
 
 def _word(test: Criterion, x: Sequence[float], ci: stats.Interval) -> tuple[str, str]:

@@ -1,4 +1,4 @@
-"""Say how sure a number is: intervals, paired differences, equivalence, exact bounds.
+"""Say how sure a mean is: intervals, paired differences, equivalence, the bootstrap.
 
 The unit of everything here is the *trained model*, not the test image: images that
 one model has seen share its luck, so they tell us about that model and not about the
@@ -6,7 +6,7 @@ next one. All functions return an `Interval`; scipy supplies the distributions.
 
 A t interval needs values that are roughly normal over models. It is wrong for rates
 so close to 0 or 1 that models agree by chance (three false-positive rates of exactly
-0 have no spread, and the t interval then has no width): use `binomial_upper` there.
+0 have no spread, and the t interval then has no width): use `rates` there.
 """
 
 import math
@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy import stats
 
-from lottolab.checks import check_seed, number, numbers, require, whole, within
+from lottolab.checks import check_seed, numbers, require, whole, within
 
 LEVEL = 0.95  # the book's confidence level
 
@@ -85,7 +85,7 @@ def mean_interval(values: ArrayLike, level: float = LEVEL) -> Interval:
     >>> print(mean_interval([0.91, 0.92, 0.90]))
     0.910 [0.885, 0.935], n = 3
     """
-    x, level = _vector(values), _level(level)
+    x, level = _vector(values), confidence(level)
     mean, n = float(x.mean()), len(x)
     if n == 1:
         return Interval(mean, math.nan, math.nan, 1, level)
@@ -180,48 +180,6 @@ def points(differences: ArrayLike) -> str:
     return mean_interval(100 * numbers("differences", differences)).signed
 
 
-def binomial_interval(successes: int, trials: int, level: float = LEVEL) -> Interval:
-    """Return a rate with its exact two-sided interval (Clopper and Pearson, 1934).
-
-    The trials must be independent, as false alarms over unrelated keys are; answers
-    of one model to many images are not (see `clustered_interval`). Raises ValueError
-    if `successes` is no integer in [0, trials], or `trials` none >= 1.
-
-    >>> print(binomial_interval(3, 20))
-    0.150 [0.032, 0.379], n = 20
-    """
-    k, n = _counts(successes, trials)
-    ci = stats.binomtest(k, n).proportion_ci(_level(level), method="exact")
-    return Interval(k / n, float(ci.low), float(ci.high), n, level)
-
-
-def binomial_upper(successes: int, trials: int, level: float = LEVEL) -> float:
-    """Return the exact one-sided upper bound of a rate, as `binomial_interval` does.
-
-    Without a success the bound at 95 % is 1 − 0.05^(1/trials), close to 3/trials.
-
-    >>> round(binomial_upper(0, 1000), 5)
-    0.00299
-    """
-    k, n = _counts(successes, trials)
-    test = stats.binomtest(k, n, alternative="less")
-    return float(test.proportion_ci(_level(level), method="exact").high)
-
-
-def at_most(share: float, n: int) -> int:
-    """Return the largest whole number k with k / n <= `share`, in [0, 1]; n >= 1.
-
-    A product may be rounded over the next whole number: int(0.29 * 100) is 28.
-
-    >>> at_most(0.29, 100)
-    29
-    """
-    whole("n", n, 1)
-    within("share", share, "[0, 1]")
-    k = int(share * n)
-    return k - (k / n > share) + ((k + 1) / n <= share)
-
-
 def bootstrap_interval(
     values: ArrayLike,
     cluster: ArrayLike,
@@ -240,7 +198,7 @@ def bootstrap_interval(
     One model, or a statistic that no resample changes, gives (nan, nan). Raises
     ValueError if lengths differ, `values` is not finite, or draws < 100.
     """
-    x, level, models = _finite(values), _level(level), _clusters(values, cluster)
+    x, level, models = _finite(values), confidence(level), _clusters(values, cluster)
     check_seed(seed)
     whole("draws", draws, 100)
     rows = [np.flatnonzero(models == m) for m in range(models.max() + 1)]
@@ -284,16 +242,7 @@ def _clusters(values: ArrayLike, cluster: ArrayLike) -> np.ndarray:
     return np.unique(np.asarray(cluster), return_inverse=True)[1]
 
 
-def _level(level: float) -> float:
+def confidence(level: float) -> float:
+    """Return a level of confidence; raise ValueError unless it is in (0, 1)."""
     within("level", level, "(0, 1)")
     return level
-
-
-def _counts(successes: int, trials: int) -> tuple[int, int]:
-    for name, count in (("trials", trials), ("successes", successes)):
-        number(name, count, -(2**53), 2**53)
-    even = float(trials).is_integer() and trials >= 1
-    require(even, "trials must be an integer >= 1", trials)
-    inside = float(successes).is_integer() and 0 <= successes <= trials
-    require(inside, f"successes must be an integer in [0, {trials}]", successes)
-    return int(successes), int(trials)

@@ -11,9 +11,10 @@ import torch
 from scipy import stats
 from torch import nn
 
-from lottolab.ensembles import masking, pgd, queries, sampler, transfer_matrix
+from lottolab.ensembles import laws, masking, pgd, queries, sampler, transfer_matrix
 from lottolab.ensembles.attacks import gradient
-from lottolab.ensembles.sampler import Sampler, matched, one, theta
+from lottolab.ensembles.laws import matched, one, theta
+from lottolab.ensembles.sampler import Sampler
 from lottolab.nets import models
 
 pytestmark = pytest.mark.usefixtures("on_one_thread")
@@ -86,7 +87,7 @@ def enumerated(counts, sizes, replace):
 
 
 @pytest.mark.parametrize("replace", [False, True])
-@pytest.mark.parametrize("sizes", [sampler.SIZES, {1: 0.2, 3: 0.8}])
+@pytest.mark.parametrize("sizes", [laws.SIZES, {1: 0.2, 3: 0.8}])
 def test_teams_follow_the_stated_law(replace, sizes):
     counts = [3, 4, 3]
     law = enumerated(counts, sizes, replace)
@@ -122,7 +123,7 @@ def test_r2s_draws_one_network_uniformly():
 
 def test_matched_teams_are_as_large_and_of_one_structure():
     sizes = Counter()
-    for team, chance in enumerated([2] * 4, sampler.SIZES, False).items():
+    for team, chance in enumerated([2] * 4, laws.SIZES, False).items():
         sizes[len(team)] += chance
     found = drawn(matched, [9], 4000)
     assert fits(Counter(len(team) for team in found), sizes)

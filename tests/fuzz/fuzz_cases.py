@@ -14,7 +14,7 @@ from scipy.special import log_softmax, logsumexp, softmax
 from scipy.stats import norm
 from torch import nn
 
-from lottolab.ensembles import arc, masking, sampler, transfer_matrix
+from lottolab.ensembles import arc, laws, masking, sampler, transfer_matrix
 from lottolab.ensembles import library as packing
 from lottolab.ensembles.attacks import gradient
 from lottolab.membership import metrics, signals
@@ -396,9 +396,9 @@ ENSEMBLES = {
         lambda r: attacked(r) | {"steps": 1} | seeded(r),
         lambda g, f: within(f, 0, 1),
     ),
-    "theta": law(sampler.theta, sizes={1: 0.65, 2: 0.35}, replace=False),
-    "one": law(sampler.one),
-    "matched": law(sampler.matched, sizes={1: 0.65, 2: 0.35}, structures=4),
+    "theta": law(laws.theta, sizes={1: 0.65, 2: 0.35}, replace=False),
+    "one": law(laws.one),
+    "matched": law(laws.matched, sizes={1: 0.65, 2: 0.35}, structures=4),
     "sampler": Case(
         sampled,
         lambda r: (

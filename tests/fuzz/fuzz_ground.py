@@ -26,13 +26,13 @@ from scipy.stats import beta
 from lottolab import cli
 from lottolab.images import datasets, glyphs, partition, relabel
 from lottolab.mia_pruning import audit, divergence, theorem
-from lottolab.mia_pruning.defences import dp, ppb
+from lottolab.mia_pruning.defences import accounting, ppb
 from lottolab.nets import masks, models, predict
 from lottolab.ownership import split, triggers
 from lottolab.ownership.signatures import decoding, qr, signature
 from lottolab.pages import parameters
 from lottolab.reruns.sweeps import grids
-from lottolab.truth import power, stats
+from lottolab.truth import power, rates, stats
 
 # Pruning against membership
 
@@ -67,15 +67,16 @@ def step(r) -> dict:
 CACHED = ("unhashable type", "privacy budget")
 MIA_PRUNING = {
     "noise_multiplier": Case(
-        dp.noise_multiplier,
+        accounting.noise_multiplier,
         lambda r: {"epsilon": float(r.uniform(1, 8))} | step(r),
         lambda g, f: (
-            dp.spent(f, g["rate"], g["steps"], g["delta"]) <= f64(g["epsilon"]) * 1.001
+            accounting.spent(f, g["rate"], g["steps"], g["delta"])
+            <= f64(g["epsilon"]) * 1.001
         ),
         CACHED,
     ),
     "spent": Case(
-        dp.spent,
+        accounting.spent,
         lambda r: {"sigma": float(r.uniform(0.5, 3))} | step(r),
         lambda g, f: f >= 0 and (math.isfinite(f) or g["sigma"] < 1e-2),
         CACHED,
@@ -313,10 +314,10 @@ GROUND = {
         lambda g, f: "[" in f,
         ("values",),
     ),
-    "binomial_interval": Case(stats.binomial_interval, counted, rate),
-    "binomial_upper": Case(stats.binomial_upper, counted, lambda g, f: within(f, 0, 1)),
+    "binomial_interval": Case(rates.binomial_interval, counted, rate),
+    "binomial_upper": Case(rates.binomial_upper, counted, lambda g, f: within(f, 0, 1)),
     "at_most": Case(
-        stats.at_most,
+        rates.at_most,
         lambda r: {"share": float(r.random()), "n": 20},
         lambda g, f: f / g["n"] <= g["share"] < (f + 1) / g["n"],
     ),

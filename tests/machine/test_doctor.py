@@ -7,8 +7,8 @@ import sys
 import pytest
 
 from lottolab import cli
-from lottolab.machine import capacity, doctor, setup
-from lottolab.machine.doctor import LACKS, NEEDED, OK, Line
+from lottolab.machine import capacity, doctor, findings, setup
+from lottolab.machine.findings import LACKS, NEEDED, OK, Line
 
 GB = 2**30
 
@@ -99,10 +99,10 @@ def test_torch_is_asked_in_a_process_that_may_die(monkeypatch):
     ],
 )
 def test_a_proxy_is_told_without_its_password(value, shown):
-    told = doctor.environment({"HTTPS_PROXY": value, "HOME": "/h", "API_KEY": "k"})
+    told = findings.environment({"HTTPS_PROXY": value, "HOME": "/h", "API_KEY": "k"})
     assert told == [Line(OK, f"HTTPS_PROXY={shown}")]
     own = {"LOTTOLAB_JOBS": "1", "no_proxy": "localhost"}
-    assert [line.text for line in doctor.environment(own)] == [
+    assert [line.text for line in findings.environment(own)] == [
         "LOTTOLAB_JOBS=1",
         "no_proxy=localhost",
     ]
@@ -124,9 +124,9 @@ def test_nothing_is_left_where_it_was_tried_to_write(machine):
 
 def test_a_small_disk_is_told_with_what_is_needed(machine, monkeypatch):
     usage = type("usage", (), {"free": 2 * GB})
-    monkeypatch.setattr(doctor.shutil, "disk_usage", lambda path: usage)
-    assert [line.mark for line in doctor.disk(machine, installed=True)] == [OK]
-    [line] = doctor.disk(machine, installed=False)
+    monkeypatch.setattr(findings.shutil, "disk_usage", lambda path: usage)
+    assert [line.mark for line in findings.disk(machine, installed=True)] == [OK]
+    [line] = findings.disk(machine, installed=False)
     assert line.mark == NEEDED
     assert line.text.startswith("2.0 GB of disk are free")
     assert "8 GB are needed" in line.mend
@@ -139,26 +139,26 @@ def test_scales_are_held_against_cores_and_memory(tmp_path):
         path.parent.mkdir()
         text = "".join(f"{seconds},{peak}\n" for seconds, peak in stages)
         path.write_text(f"seconds,peak_mb\n{text}")
-    _, line = doctor.scales(tmp_path, 4, 8 * GB)
+    _, line = findings.scales(tmp_path, 4, 8 * GB)
     assert line.mark == OK
     assert (
         "2 chapters, 1 h 00 min of computing, by 4 processes 15 min 00 s" in line.text
     )
     assert "takes 2.0 GB, all together 8.0 GB" in line.text
-    _, line = doctor.scales(tmp_path, 4, 7 * GB)
+    _, line = findings.scales(tmp_path, 4, 7 * GB)
     assert (line.mark, line.mend) == (
         LACKS,
         "this machine has 7.0 GB: LOTTOLAB_JOBS=3",
     )
-    assert doctor.scales(tmp_path, 4, None)[1].mark == OK
+    assert findings.scales(tmp_path, 4, None)[1].mark == OK
 
 
 def test_what_is_missing_is_told_with_what_mends_it(machine, monkeypatch):
-    monkeypatch.setattr(doctor.shutil, "which", lambda name: None)
+    monkeypatch.setattr(findings.shutil, "which", lambda name: None)
     monkeypatch.setattr(capacity, "chromium", lambda: None)
     monkeypatch.setitem(sys.modules, "pyzbar", None)
-    monkeypatch.setattr(doctor.importlib.util, "find_spec", lambda name: None)
-    monkeypatch.setattr(doctor.contain, "missing", lambda: "bubblewrap is not there")
+    monkeypatch.setattr(findings.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(findings.contain, "missing", lambda: "bubblewrap is not there")
     mends = " ".join(line.mend for line in marked(LACKS))
     for part in ("python -m lottolab book", "libzbar0", "zxing-cpp", "chromium"):
         assert part in mends

@@ -16,7 +16,7 @@ from torch import nn
 
 from lottolab.images import datasets
 from lottolab.membership import signals
-from lottolab.mia_pruning.defences import admm, dp, minmax
+from lottolab.mia_pruning.defences import accounting, admm, dp, minmax
 from lottolab.nets import masks, models, predict, train
 
 pytestmark = [
@@ -576,7 +576,7 @@ def audit(sigma: float, runs: int = 150) -> float:
 
 
 def test_a_canary_audit_stays_below_its_bound(fixed_noise):
-    sigma = dp.noise_multiplier(1.0, 1e-5, 0.75, 1)
+    sigma = accounting.noise_multiplier(1.0, 1e-5, 0.75, 1)
     assert audit(sigma) <= 0
     # The audit can find a fault: a tenth of the noise does not keep the bound.
     fixed_noise(sigma / 10)

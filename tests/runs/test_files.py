@@ -10,7 +10,7 @@ import safetensors.torch
 import torch
 from safetensors import SafetensorError
 
-from lottolab.nets import models, train
+from lottolab.nets import checkpoint, models
 from lottolab.ownership.signatures.key import SignatureKey
 from lottolab.pages import render
 from lottolab.runs import files, store
@@ -42,7 +42,7 @@ def test_networks_and_the_store_are_readable_as_the_umask_says(tmp_path, umask):
     table = pd.DataFrame({"x": [1]})
     store.write({"s": STATE, "t": table, "j": 1}, tmp_path / "stage", {})
     net = torch.nn.Linear(2, 2)
-    train._save(tmp_path, net, torch.optim.SGD(net.parameters()), [], {})
+    checkpoint.save_training(tmp_path, net, torch.optim.SGD(net.parameters()), [], {})
     found = [p for p in tmp_path.rglob("*") if p.is_file()]
     assert len(found) == 6
     assert {mode(path) for path in found} == {0o666 & ~umask}

@@ -15,7 +15,7 @@ from lottolab.membership.experiments import families, targets
 from lottolab.nets import masks, tickets
 from lottolab.ownership.signatures import signature
 from lottolab.ownership.signatures.key import SignatureKey
-from lottolab.together import echoes, evidence, leaks, systems, worth
+from lottolab.together import echoes, evidence, leaks, memories, systems, worth
 
 pytestmark = pytest.mark.usefixtures("on_one_thread")
 NETWORK = {"name": "cnn4", "width": 8, "stem": "stride2"}
@@ -444,20 +444,20 @@ def test_examples_of_the_team_itself_hurt_it_most():
 
 
 def test_all_members_at_once_answer_by_their_mean():
-    model = worth.KINDS["static"](OWNER, **SETTING)
+    model = memories.KINDS["static"](OWNER, **SETTING)
     team, _ = systems.team([], OWNER, **SETTING)
     x = torch.rand(3, 1, 28, 28)
     wanted = torch.stack([n(x) for n in team.networks]).mean(0)
     assert torch.allclose(model.eval()(x), wanted, atol=1e-5)
 
 
-@pytest.mark.parametrize("kind", worth.KINDS)
+@pytest.mark.parametrize("kind", memories.KINDS)
 def test_what_is_robust_is_asked_for_members(kind):
-    found = worth.memorised(kind=kind, owner=OWNER, **SETTING)["metrics"]
+    found = memories.memorised(kind=kind, owner=OWNER, **SETTING)["metrics"]
     assert set(found) == {"accuracy", "auc", "loss auc", "gap", "loss gap"}
     assert 0.45 < found["auc"] < 1
 
 
 def test_an_unknown_kind_is_refused():
     with pytest.raises(ValueError, match="kind must be one of"):
-        worth.memorised(kind="elephant", owner=OWNER, **SETTING)
+        memories.memorised(kind="elephant", owner=OWNER, **SETTING)

@@ -15,6 +15,7 @@ from scipy import stats as scipy_stats
 
 from lottolab.truth import claims, claims_file
 from lottolab.truth.claims import Claim, ClaimError, Criterion
+from lottolab.truth.selection import select
 
 SPREAD = np.array([-0.001, 0.0, 0.001, 0.0])  # s.e. 0.0004, half a 95 % interval 0.0013
 A, B = {"metric": "accuracy", "arm": "ticket"}, {"metric": "accuracy", "arm": "dense"}
@@ -233,16 +234,16 @@ def test_labels_share_a_cell_and_survive_a_csv(tmp_path):
     pd.concat(parts).to_csv(tmp_path / "t.csv", index=False)
     table = pd.read_csv(tmp_path / "t.csv")
     for extra in ({"point": "fifth"}, {"point": "sparsest"}, {"density": 0.3}):
-        rows = claims.select(table, A | extra, "x")
+        rows = select(table, A | extra, "x")
         assert rows["value"].tolist() == pytest.approx(0.9 + SPREAD)
         assert rows.index.tolist() == [0, 1, 2, 3]
     with pytest.raises(ClaimError, match="no row has point = 'fif'"):
-        claims.select(table, A | {"point": "fif"}, "x")
+        select(table, A | {"point": "fif"}, "x")
 
 
 def test_true_and_false_are_labels_and_not_numbers():
     table = pd.concat([arm("ticket", [1], keyed=True), arm("ticket", [2], keyed=False)])
-    assert claims.select(table, A | {"keyed": False}, "x")["value"].tolist() == [2]
+    assert select(table, A | {"keyed": False}, "x")["value"].tolist() == [2]
 
 
 @pytest.mark.parametrize(
@@ -259,7 +260,7 @@ def test_true_and_false_are_labels_and_not_numbers():
 def test_a_selection_that_does_not_pick_one_row_a_seed_is_refused(selection, message):
     parts = [arm("ticket", SPREAD, density=0.2), arm("ticket", SPREAD, density=0.1)]
     with pytest.raises(ClaimError, match=message):
-        claims.select(pd.concat(parts), selection, "own-x")
+        select(pd.concat(parts), selection, "own-x")
 
 
 def test_unmatched_seeds_and_broken_values_are_refused_by_name():

@@ -9,20 +9,21 @@ import torch
 from torch import nn
 
 from lottolab import checks
-from lottolab.checks import tensors
+from lottolab.checks.taking import floats
 from lottolab.ensembles import Library, arc, masking, pgd, transfer_matrix
 from lottolab.ensembles.attacks import autoattack, gradient
-from lottolab.ensembles.sampler import Sampler, matched, one, theta
+from lottolab.ensembles.laws import matched, one, theta
+from lottolab.ensembles.sampler import Sampler
 from lottolab.ensembles.tickets import Scored
 from lottolab.membership import metrics, signals
 from lottolab.membership.attacks import lira, nasr, rmia, supervised, thresholds
 from lottolab.mia_pruning import audit, divergence, theorem
 from lottolab.mia_pruning.attacks import samia
-from lottolab.mia_pruning.defences import dp, ppb
+from lottolab.mia_pruning.defences import accounting, dp, ppb
 from lottolab.modelguard import MAD, ModelGuardS, Rounding, lemmas, utility
 from lottolab.modelguard.attacks import measures
 from lottolab.nets import predict, train
-from lottolab.truth import stats
+from lottolab.truth import rates, stats
 
 
 def draw(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -114,7 +115,7 @@ def test_what_is_no_numbers_is_refused(name, bad):
 
 def test_float_tensors_come_back_as_they_are():
     for x in (SCORES, SCORES.double()):
-        assert tensors.floats("x", x).data_ptr() == x.data_ptr()
+        assert floats("x", x).data_ptr() == x.data_ptr()
 
 
 @pytest.mark.parametrize("bad", [PIXELS.numpy(), None, PIXELS.tolist()])
@@ -371,9 +372,9 @@ def test_an_epsilon_is_a_number(bad):
 @pytest.mark.parametrize("n", [1, 7, 100, 1000])
 def test_a_share_of_n_is_cut_where_it_should_be(n):
     for k in range(n):
-        assert stats.at_most(k / n, n) == k
+        assert rates.at_most(k / n, n) == k
         low = math.nextafter(k / n, -1)
-        assert k == 0 or stats.at_most(low, n) == k - 1
+        assert k == 0 or rates.at_most(low, n) == k - 1
     found = thresholds.at_rate(torch.arange(100.0), 0.29)
     assert int((torch.arange(100.0) > found).sum()) == 29
 
@@ -423,10 +424,10 @@ def test_leave_one_out_says_that_the_others_give_the_target_away():
 def test_private_steps_are_counted_or_refused(given, message):
     pytest.importorskip("opacus")
     with pytest.raises(ValueError, match=message):
-        dp.noise_multiplier(*given)
+        accounting.noise_multiplier(*given)
     sigma, delta, rate, steps = given
     with pytest.raises(ValueError, match=message):
-        dp.spent(sigma, rate, steps, delta)
+        accounting.spent(sigma, rate, steps, delta)
 
 
 @pytest.mark.parametrize("bad", [LOGITS[:0], LOGITS * math.inf, LOGITS.numpy()])

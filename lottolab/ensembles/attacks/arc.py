@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from lottolab.checks import one_of, require, tensors, whole
-from lottolab.checks.tensors import alike, attackable
+from lottolab.checks.attacks import alike, attackable
 from lottolab.ensembles.queries import Model, ball, evaluating, frozen
 
 ROUNDS = 50

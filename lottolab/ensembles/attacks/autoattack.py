@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from lottolab.checks import one_of, require, whole
-from lottolab.checks.tensors import attackable
+from lottolab.checks.attacks import attackable
 from lottolab.ensembles.queries import Model, ball, evaluating, frozen, merged
 
 

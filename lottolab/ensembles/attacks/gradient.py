@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lottolab.checks import check_seed, one_of, require, whole
-from lottolab.checks.tensors import attackable, moving
+from lottolab.checks.attacks import attackable, moving
 from lottolab.ensembles.queries import (
     Model,
     answers,

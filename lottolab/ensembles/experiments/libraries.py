@@ -24,9 +24,10 @@ from lottolab import runs
 from lottolab.checks import one_of
 from lottolab.ensembles.attacks.gradient import pgd
 from lottolab.ensembles.folding import folded
+from lottolab.ensembles.laws import matched, one, theta
 from lottolab.ensembles.library import Library
 from lottolab.ensembles.queries import Normalised, correct
-from lottolab.ensembles.sampler import Ensemble, Sampler, matched, one, theta
+from lottolab.ensembles.sampler import Ensemble, Sampler
 from lottolab.ensembles.tickets import Ticket, adversarial_fit, find_ticket
 from lottolab.images import datasets
 from lottolab.nets import tickets, train

@@ -28,7 +28,8 @@ from torch import Tensor
 from torch.distributions import Normal
 
 from lottolab.checks import one_of, require
-from lottolab.checks.tensors import finite, floats, taken
+from lottolab.checks.taking import floats, taken
+from lottolab.checks.tensors import finite
 
 Attack = Callable[[Tensor, Tensor, Tensor], Tensor]
 

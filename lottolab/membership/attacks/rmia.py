@@ -27,7 +27,7 @@ import torch
 from torch import Tensor
 
 from lottolab.checks import number, require
-from lottolab.checks.tensors import floats
+from lottolab.checks.taking import floats
 from lottolab.membership.attacks.lira import checked, count
 
 

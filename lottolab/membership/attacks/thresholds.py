@@ -9,8 +9,9 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 
 from lottolab.checks import number, numbers, require, tensors, whole
+from lottolab.checks.taking import taken
 from lottolab.membership.metrics import checked
-from lottolab.truth import stats
+from lottolab.truth.rates import at_most
 
 
 def best(scores: ArrayLike, is_member: ArrayLike) -> float:
@@ -44,7 +45,7 @@ def at_rate(negatives: ArrayLike, rate: float) -> float:
     rising = np.sort(numbers("negatives", negatives), axis=None)
     right = len(rising) > 0 and bool(np.isfinite(rising).all())
     require(right, "negatives must be finite scores, at least one", rising[-1:])
-    return float(rising[-1 - stats.at_most(rate, len(rising))])
+    return float(rising[-1 - at_most(rate, len(rising))])
 
 
 def by_class(
@@ -61,7 +62,7 @@ def by_class(
     """
     whole("classes", classes, 1)
     s, member = checked(scores, is_member)
-    y = tensors.taken("labels", labels).cpu()
+    y = taken("labels", labels).cpu()
     tensors.labels("labels", y, len(s), classes, long=False)
     y = y.numpy()
     found = np.full(classes, _best(s, member))

@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
 from lottolab.checks import check_seed, number, require, tensors, whole, within
+from lottolab.checks.taking import floats
 from lottolab.images.batches import normalise
 from lottolab.membership import metrics
 from lottolab.membership.signals import checked
@@ -167,7 +168,7 @@ def _groups(logits: Tensor, labels: Tensor, sensitivity: Tensor) -> Tensor:
     """Return confidences, sensitivity and one-hot label, float32[n, 3, C]."""
     z, y = checked(logits, labels)
     require(y is not None, "this attack needs labels", labels)
-    s = tensors.floats("sensitivity", sensitivity).double()
+    s = floats("sensitivity", sensitivity).double()
     what = f"sensitivity must be of shape {list(z.shape)}, as the logits are"
     require(s.shape == z.shape, what, list(s.shape))
     odd = s[~(s.isfinite() & (s >= 0))]

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lottolab.checks import require
-from lottolab.checks.tensors import floats
+from lottolab.checks.taking import floats
 from lottolab.modelguard.queries import checked
 from lottolab.nets.train import Loss
 

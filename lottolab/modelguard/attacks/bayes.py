@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from lottolab.checks import check_seed, require, whole, within
-from lottolab.checks.tensors import floats
+from lottolab.checks.taking import floats
 from lottolab.modelguard.defences import simplex
 from lottolab.modelguard.queries import Defence, Service, checked
 

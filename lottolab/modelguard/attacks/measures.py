@@ -9,7 +9,8 @@ import pandas as pd
 from torch import Tensor
 
 from lottolab.checks import require
-from lottolab.checks.tensors import floats, logits
+from lottolab.checks.taking import floats
+from lottolab.checks.tensors import logits
 from lottolab.modelguard.queries import checked
 
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from lottolab.checks import check_seed, require, tensors, whole, within
+from lottolab.checks.taking import floats
 from lottolab.images import datasets
 from lottolab.modelguard.attacks.bayes import Table, pairs
 from lottolab.modelguard.attacks.extraction import extract
@@ -151,7 +152,7 @@ def restore(network: nn.Module, answers: Tensor) -> Tensor:
 
     Raises ValueError where `answers` are not float N×K, finite and >= 0.
     """
-    asked, answers = checked(answers), tensors.floats("answers", answers)
+    asked, answers = checked(answers), floats("answers", answers)
     network.eval()
     parts = [back(network(here(part))) for part in asked.split(100_000)]
     return torch.cat(parts).to(answers.dtype)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from lottolab.checks import check_seed, require, within
-from lottolab.checks.tensors import floats
+from lottolab.checks.taking import floats
 from lottolab.modelguard.defences import simplex
 from lottolab.modelguard.queries import checked
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from lottolab.checks import one_of, require, within
 from lottolab.ownership.signatures import qr, signature
-from lottolab.truth.stats import binomial_upper
+from lottolab.truth.rates import binomial_upper
 
 READERS = ("hard", "soft", "zbar", "zxing")
 ALPHAS = (0.05, 0.01, 0.001)

@@ -1,0 +1,64 @@
+"""Refuse what no attack on a model's images can work with, before it starts."""
+
+import math
+import warnings
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from lottolab.checks import number, require
+from lottolab.checks.tensors import asked, described, labels, tensor
+
+ROUNDING = 1e-6  # by which an image may leave [0, 1] after it was normalised and back
+
+
+def attackable(model, x: Tensor, y: Tensor, *, least: int = 2, **sizes: float) -> None:
+    """Raise ValueError unless `pgd` can attack `model` on these images.
+
+    x: float32 or float64, n×C×H×W in [0, 1], but for rounding. y: int64, n.
+    least: how many classes the attack needs. sizes: >= 0 and finite; `epsilon` <= 1.
+    """
+    for name, size in sizes.items():
+        number(name, size, 0, 1 if name == "epsilon" else math.inf)
+    tensor("x", x)
+    right = x.dtype in (torch.float32, torch.float64) and x.ndim == 4 and x.numel() > 0
+    require(right, "x must be float32 of shape n×C×H×W, n > 0", described(x))
+    outside = torch.is_inference_mode_enabled() or x.is_inference()
+    what = "x must have gradients: clone it outside of torch.inference_mode()"
+    require(not outside, what, "an inference tensor")
+    ends = [float(x.min()), float(x.max())]  # NaN where there is one
+    right = ends[0] >= -ROUNDING and ends[1] <= 1 + ROUNDING
+    require(right, "x must be in [0, 1]", ends)
+    classes = asked(model, x[:1]).shape[1]
+    what = f"model must have {least} classes or more"
+    require(classes >= least, what, classes)
+    labels("y", y, len(x), classes)
+
+
+def moving(slope: Tensor, logits: Tensor, y: Tensor) -> None:
+    """Warn where an image that is still right has no gradient to follow."""
+    still = (slope.flatten(1) == 0).all(1) & (logits.argmax(1) == y)
+    if still.any():
+        warnings.warn(
+            "the gradient is 0 for images that the model gets right: its loss does "
+            'not change any more. Attack with loss="margin", or see masking.findings',
+            stacklevel=4,
+        )
+
+
+def alike(models: Sequence, x: Tensor) -> None:
+    """Raise ValueError unless models answer each of several times alike, of one width.
+
+    Of a model that draws, several draws may be the same, so this is no proof.
+    """
+    answers = [[asked(model, x[:8]) for _ in range(4)] for model in models]
+    widths = [first.shape[1] for first, *_ in answers]
+    require(len(set(widths)) == 1, "members must be of the same classes", widths)
+    odd = [
+        place
+        for place, (first, *others) in enumerate(answers)
+        if not all(torch.allclose(first, other) for other in others)
+    ]
+    what = "members must not draw: give teams that a sampler drew (Sampler.teams)"
+    require(not odd, what, f"other logits when asked again at {odd}")
