@@ -20,8 +20,7 @@ from lottolab import runs
 from lottolab.checks import one_of, require, tensors, whole, within
 from lottolab.images.batches import Batches
 from lottolab.nets import masks as masking
-from lottolab.nets.checkpoint import resume_training
-from lottolab.nets.checkpoint import save_training as _save  # what rehearsals replace
+from lottolab.nets.checkpoint import resume_training, save_training
 from lottolab.nets.device import choose_precision, default_device
 from lottolab.nets.strided import subsampled
 from lottolab.runs import progress
@@ -185,7 +184,7 @@ def fit(
         if rewind_at == epoch + 1:
             rewind = _copy(model)
         if folder:
-            _save(folder, model, optimiser, rows, rewind)
+            save_training(folder, model, optimiser, rows, rewind)
         rate = batches.steps * recipe.batch / (time.perf_counter() - began)
         progress.emit("epoch", epoch=epoch + 1, epochs=recipe.epochs, rate=rate)
     return Fit(pd.DataFrame(rows, columns=["epoch", "loss", "lr"]), rewind)

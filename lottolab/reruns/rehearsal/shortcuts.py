@@ -59,7 +59,7 @@ def measuring(steps: int, rows: int) -> Iterator[list[Ledger]]:
         "runs.staging._obtain": _asking,
         "runs.staging._compute": _computing,
         "nets.train._epoch": _first_steps,
-        "nets.train._save": _first_checkpoint,
+        "nets.train.save_training": _first_checkpoint,
         f"{PRIVATE}._step": _first_private_steps,
         "nets.foresight.prune": _pruned,
     } | dict.fromkeys(BY_ROW, _first_rows)
