@@ -6,12 +6,11 @@ from pathlib import Path
 import pandas as pd
 from rich.table import Table
 
-from lottolab import runs
 from lottolab.pages import parameters
 from lottolab.reruns.rehearsal import cost, throughput
 from lottolab.reruns.rehearsal.plan import planned
 from lottolab.reruns.rehearsal.rehearsal import SIZES, rehearse
-from lottolab.runs import progress, results
+from lottolab.runs import progress, results, staging
 
 PATH = results.COMMITTED / "rehearsal.csv"
 SUMMED = ["runs", "PFLOP", "GPU-hours", "CPU-hours", "hours here", "disk GB"]
@@ -86,7 +85,7 @@ def _cell(value, form: str) -> str:
 
 
 def _keep(table: pd.DataFrame, scale: str, tiny: list[str], path: Path = PATH) -> None:
-    here = runs.surroundings()
+    here = staging.surroundings()
     marks = {k: here[k] for k in ("finished", "device", "versions", "peak_mb")}
     table = table.assign(scale=scale, tiny=" ".join(tiny), **marks)
     if path.is_file():
