@@ -19,7 +19,7 @@ from lottolab.runs.progress import duration
 
 CELL_SECONDS = 300
 ENDING = 10  # seconds that a process has to end after the tests that started it
-MARK = "LOTTOLAB_SUITE"  # by which a step's processes are known
+MARK = "SUITE_OF_LOTTOLAB"  # by which a step's processes are known
 LONG_SECONDS = 3600
 # Two processes, each with whole files. One that dies ends the run: another in its
 # place would begin with the test that killed the first, again and again.

@@ -159,7 +159,7 @@ def test_a_failure_stops_no_other_chapter_and_is_told_at_the_end(ran, tmp_path, 
 
 
 def test_who_failed_has_no_results_for_those_that_read_them(ran, tmp_path, capfd):
-    card = "from lottolab import results\n"
+    card = "from lottolab.runs import results\n"
     card += "print([n for n in ('first', 'second') if results.find(n, scale)])"
     nbformat.write(notebook("card", card), tmp_path / "book/card.ipynb")
     edition.run_all("laptop")

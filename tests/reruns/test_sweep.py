@@ -102,9 +102,8 @@ def test_processes_that_cannot_even_begin_end_the_sweep(tmp_path):
 
 def started(program, *words):
     """Start a program of Dask that finds this module; who asked must kill it."""
-    path = os.pathsep.join(
-        [str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")]
-    )
+    here = [str(folder) for folder in Path(__file__).parents[:2]]  # its helpers, too
+    path = os.pathsep.join([*here, os.environ.get("PYTHONPATH", "")])
     return subprocess.Popen(
         [sys.executable, "-m", f"distributed.cli.dask_{program}", *words],
         stdout=subprocess.DEVNULL,
