@@ -13,6 +13,7 @@ from scipy import stats as distributions
 from lottolab.checks import within
 from lottolab.runs import results
 from lottolab.truth import claims, stats
+from lottolab.truth.claims_file import CHAPTERS
 
 POWER = 0.8  # how often the test should decide
 MOST = 1000  # seeds; beyond it, a claim is as good as undecidable
@@ -81,7 +82,7 @@ def table(scale: str) -> pd.DataFrame:
     The claims that need fewest come first.
     """
     rows, stated = [], claims.load()
-    for chapter in dict.fromkeys(claim.chapter for claim in stated):
+    for chapter in CHAPTERS:
         measured = results.read(chapter, scale)
         own = [c for c in stated if c.chapter == chapter and c.tests]
         for claim in own if measured is not None else []:
