@@ -26,6 +26,9 @@ STAGES = (
 OTHER = {ast.Add: ast.Sub, ast.Sub: ast.Add, ast.Mult: ast.Add, ast.Div: ast.Mult}
 OTHER |= {ast.Lt: ast.GtE, ast.Gt: ast.LtE, ast.LtE: ast.Gt, ast.GtE: ast.Lt}
 OTHER |= {ast.Eq: ast.NotEq, ast.NotEq: ast.Eq, ast.And: ast.Or, ast.Or: ast.And}
+REFUSE = {
+    name for module in fingerprint.REFUSING for name in definitions.read(module).defined
+}
 LEFT_OUT = ("lottolab.runs", "lottolab.checks")  # what moves results, and refuses
 LEFT_OUT += ("lottolab.images.datasets:get", "lottolab.images.datasets:load")
 LEFT_OUT += ("lottolab.nets.device:", "lottolab.nets.strided:subsampled")
@@ -69,9 +72,19 @@ def judged(home: Path) -> dict[str, list]:
 
 
 def changeable(function: ast.AST) -> list[ast.AST]:
-    """Return the nodes of a function's body that `change` can change."""
-    body = [node for statement in function.body for node in ast.walk(statement)]
-    return [node for node in body if changed(node) is not None]
+    """Return the nodes of a function's body that `changed` can change, but for those
+    of statements that only refuse bad input: they count for the judge alone."""
+    found, todo = [], list(function.body)
+    while todo:
+        node = todo.pop(0)
+        called = (
+            getattr(node.value, "func", None) if isinstance(node, ast.Expr) else None
+        )
+        if called is not None and ast.unparse(called).rpartition(".")[2] in REFUSE:
+            continue
+        found += [node] if changed(node) is not None else []
+        todo += ast.iter_child_nodes(node)
+    return found
 
 
 def changed(node: ast.AST) -> ast.AST | None:
