@@ -70,7 +70,7 @@ def arguments(stage: Callable, given: dict) -> dict:
 def place(stage: Callable, **given) -> Path:
     """Return the folder of the stage's result, whether it exists or not."""
     full = arguments(stage, given)
-    text = json.dumps([full, _checksum(full)], sort_keys=True)
+    text = json.dumps([full, checksum(full)], sort_keys=True)
     return root() / name(stage) / hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
@@ -153,16 +153,12 @@ def find(stage_name: str) -> Callable:
     return getattr(import_module(place.module), place.name)
 
 
-def _checksum(full: dict) -> str | None:
+def checksum(full: dict) -> str | None:
     """Return the checksum of the data set that the arguments name, if they name one."""
     if "dataset" not in full:
         return None
-    known = "dataset" in CHECKSUMS
-    require(
-        known,
-        "who has a stage with a dataset must import lottolab.images.datasets",
-        "none",
-    )
+    must = "who has a stage with a dataset must import lottolab.images.datasets"
+    require("dataset" in CHECKSUMS, must, "none")
     return _named(json.dumps(full["dataset"], sort_keys=True))
 
 

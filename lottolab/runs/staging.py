@@ -169,7 +169,7 @@ def _compute(stage: Callable, full: dict, folder: Path) -> dict:
     meta = {
         "stage": places.name(stage),
         "arguments": full,
-        "data": places._checksum(full),
+        "data": places.checksum(full),
         "fingerprint": places.current(stage, full),
         "seconds": round(wall - active["nested"], 3),
         "asked": sorted(active["asked"]),
