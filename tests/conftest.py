@@ -13,6 +13,22 @@ for name in [name for name in os.environ if name.lower().endswith("_proxy")]:
 os.environ["LOTTOLAB_PRECISION"] = "float32"
 
 
+@pytest.fixture(autouse=True, scope="module")
+def _no_variable_left_behind():
+    """Name the file whose code leaves a variable of ours to all that run after it."""
+    before = _variables()
+    yield
+    left = _variables()
+    for name in left.keys() - before.keys():  # those after it must not suffer
+        del os.environ[name]
+    os.environ.update(before)
+    assert left == before, "variables were left behind in the environment"
+
+
+def _variables() -> dict[str, str]:
+    return {k: v for k, v in os.environ.items() if k.startswith("LOTTOLAB_")}
+
+
 @pytest.fixture
 def on_one_thread(monkeypatch):
     """Train on the CPU with one thread, which repeats to the last bit."""

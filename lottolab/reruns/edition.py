@@ -60,22 +60,21 @@ def attempt_all(scale: str) -> tuple[dict[str, Path], list[execute.Failed]]:
             if isinstance(outcome, execute.Failed):
                 failed[name] = outcome
                 done[name] = execute.unfinished(_notebook(name, scale))
-    jobs.adopt(before)
     return {name: done[name] for name in names}, list(failed.values())
 
 
 def _attempt(chapter: str, scale: str, environment: dict) -> Path | execute.Failed:
     """Return the chapter's notebook, run if it is not finished, or what stopped it."""
-    jobs.adopt(environment)  # this may be a process of its own
-    if is_finished(chapter, scale):
-        told = f"{chapter} at {scale} scale: finished before, nothing has changed"
-        print(told, flush=True)
-        return _notebook(chapter, scale)
-    try:
-        return run(chapter, scale)
-    except execute.Failed as error:
-        print(f"{error}; the other chapters go on", flush=True)
-        return error
+    with jobs.adopted(environment):  # this may be a process of its own
+        if is_finished(chapter, scale):
+            told = f"{chapter} at {scale} scale: finished before, nothing has changed"
+            print(told, flush=True)
+            return _notebook(chapter, scale)
+        try:
+            return run(chapter, scale)
+        except execute.Failed as error:
+            print(f"{error}; the other chapters go on", flush=True)
+            return error
 
 
 def _stored_before(chapter: str, scale: str) -> bool:

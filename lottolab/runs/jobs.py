@@ -22,6 +22,7 @@ from lottolab.runs import cluster, places, progress, staging
 Work = list[tuple[Callable, dict]]
 FOLDERS = {"LOTTOLAB_STORE", "LOTTOLAB_DATA", "LOTTOLAB_RESULTS", progress.FOLDER}
 LINES = 8  # of an error's traceback that are told
+PREFIX = "LOTTOLAB_"  # of all variables of the project
 MOST = 5  # failures that are told
 KILLED = "; SIGKILL mostly means too little memory: try LOTTOLAB_JOBS=1"
 
@@ -218,8 +219,7 @@ def _in_worker(
     marks: str,
     place: int,
 ) -> tuple[int, dict | str]:
-    adopt(environment)
-    with _mark(marks, place):
+    with adopted(environment), _mark(marks, place):
         try:
             return place, _kept(stage, setting, keep)
         except Exception as error:
@@ -230,7 +230,7 @@ def _in_worker(
 
 def variables() -> dict[str, str]:
     """Return the project's environment variables, for a worker to adopt."""
-    found = {k: v for k, v in os.environ.items() if k.startswith("LOTTOLAB_")}
+    found = {k: v for k, v in os.environ.items() if k.startswith(PREFIX)}
     return absolute(found)
 
 
@@ -240,8 +240,21 @@ def absolute(variables: dict[str, str]) -> dict[str, str]:
     return variables | named
 
 
-def adopt(environment: dict[str, str]) -> None:
-    """Take these for the project's variables: a worker outlives who started it."""
-    for key in variables():
+@contextmanager
+def adopted(environment: dict[str, str]) -> Iterator[None]:
+    """Take these for the project's variables while a worker works for somebody.
+
+    It outlives who started it, and may be the process that asked.
+    """
+    own = {k: v for k, v in os.environ.items() if k.startswith(PREFIX)}
+    _replace(environment)
+    try:
+        yield
+    finally:
+        _replace(own)
+
+
+def _replace(environment: dict[str, str]) -> None:
+    for key in [k for k in os.environ if k.startswith(PREFIX)]:
         del os.environ[key]
     os.environ.update(environment)

@@ -496,6 +496,8 @@ def test_the_example_for_slurm_asks_for_what_the_page_says(capsys, monkeypatch):
 
 def test_jobs_of_a_point_do_not_multiply(monkeypatch):
     monkeypatch.setenv("LOTTOLAB_JOBS", "7")
-    monkeypatch.setattr(execute, "execute", lambda *_: None)
+    seen = []
+    monkeypatch.setattr(execute, "execute", lambda *_: seen.append(jobs.processes()))
     sweep.run_point("first", "smoke", {}, Path(), environment={"LOTTOLAB_JOBS": "1"})
-    assert jobs.processes() == 1
+    assert seen == [1]
+    assert jobs.processes() == 7

@@ -350,3 +350,18 @@ def test_computing_by_itself_announces_its_work(monkeypatch):
     with progress.watch("outside"):  # whose plan may hold more than this call
         jobs.compute([(square, {"x": 2})])
     assert seen == ["start", "end"]
+
+
+def test_what_a_worker_adopted_is_put_back_also_after_an_error(monkeypatch):
+    def work():
+        with jobs.adopted({"LOTTOLAB_STORE": "there"}):
+            seen.append(jobs.variables())
+            os.environ["LOTTOLAB_OWN"] = "1"
+            raise RuntimeError("stopped")
+
+    monkeypatch.setenv("LOTTOLAB_JOBS", "3")
+    before, seen = dict(os.environ), []
+    with pytest.raises(RuntimeError):
+        work()
+    assert seen == [{"LOTTOLAB_STORE": os.path.abspath("there")}]
+    assert dict(os.environ) == before

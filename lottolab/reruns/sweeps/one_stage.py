@@ -1,14 +1,13 @@
 """Sweep one stage instead of a whole chapter: its other arguments are the edition's."""
 
 import json
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
 from lottolab import runs
 from lottolab.checks import one_of, require
 from lottolab.pages.parameters import KINDS, Parameter
-from lottolab.runs import results
+from lottolab.runs import jobs, results
 
 Place = tuple[str, ...]  # of an argument: the keys that lead to it
 
@@ -68,8 +67,6 @@ def run_point(
     places: dict[str, Place],
 ) -> None:
     """Run the stage with the point's arguments; its measurements go into the folder."""
-    os.environ.update(environment)
-    os.environ[results.FOLDER] = str(folder / "results")
     arguments = json.loads(json.dumps(base))
     for name, value in point.items():
         *keys, last = places[name]
@@ -77,8 +74,9 @@ def run_point(
         for key in keys:
             inner = inner[key]
         inner[last] = value
-    rows = results.measure([({}, runs.find(function), arguments)])
-    results.write(chapter, scale, rows)
+    with jobs.adopted(environment | {results.FOLDER: str(folder / "results")}):
+        rows = results.measure([({}, runs.find(function), arguments)])
+        results.write(chapter, scale, rows)
 
 
 def _leaves(arguments: dict, above: Place = ()) -> Iterator[tuple[Place, object]]:

@@ -81,8 +81,8 @@ def run_point(
     chapter: str, scale: str, point: dict, folder: Path, *, environment: dict
 ) -> None:
     """Run the chapter with the point's parameters into its folder."""
-    jobs.adopt(environment)
-    execute.execute(chapter, scale, point, folder)
+    with jobs.adopted(environment):
+        execute.execute(chapter, scale, point, folder)
 
 
 def _grid_of_stage(
