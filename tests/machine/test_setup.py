@@ -1,8 +1,11 @@
 """The first command sets up `.venv` once, and says what to do where it cannot."""
 
 import ast
+import shutil
 import subprocess
 import sys
+import tomllib
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -192,3 +195,19 @@ def test_an_older_python_is_refused_before_anything_is_imported():
     assert "{}.{}" in ast.unparse(body[check])
     # what an old Python must be able to read at least
     ast.parse((PACKAGE / "__main__.py").read_text(), feature_version=(3, 7))
+
+
+def test_the_package_installs_from_a_path_with_braces_and_foreign_letters(tmp_path):
+    root = tmp_path / "a {b} ${HOME} é 日本"
+    root.mkdir()
+    for name in ("pyproject.toml", "README.md", "requirements.txt"):
+        shutil.copy(setup.ROOT / name, root)
+    shutil.copytree(setup.ROOT / "lottolab/checks", root / "lottolab/checks")
+    with open(setup.ROOT / "pyproject.toml", "rb") as file:
+        backend = tomllib.load(file)["build-system"]["build-backend"]
+    build = f"import {backend} as backend; print(backend.build_editable('.'))"
+    command = [sys.executable, "-c", build]
+    done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=True)
+    with zipfile.ZipFile(root / done.stdout.split()[-1]) as wheel:
+        (path,) = [name for name in wheel.namelist() if name.endswith(".pth")]
+        assert wheel.read(path).decode().strip() == str(root)
