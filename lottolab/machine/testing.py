@@ -6,6 +6,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from uuid import uuid4
 from xml.etree import ElementTree
@@ -48,24 +49,36 @@ def run_all(full: bool = False) -> int:
             took = duration(time.time() - start)
             print(f"== {name}: {'FAILED' if code else 'ok'}, {took}")
             failed += [name] if code else []
+        for name, seconds in longest(report):
+            print(f"longest: {name}: {duration(seconds)}")
         for reason, count in skipped(report).items():
             print(f"skipped: {count} test{'s' * (count > 1)}: {reason}")
     print("all passed" if not failed else f"failed: {', '.join(failed)}", flush=True)
     return int(bool(failed))
 
 
+def longest(report: Path, count: int = 12) -> list[tuple[str, float]]:
+    """Return the files of tests that took longest, with seconds, as JUnit has them."""
+    seconds: Counter[str] = Counter()
+    for case in _found(report, "testcase"):
+        seconds[case.get("classname", "")] += float(case.get("time", 0))
+    return seconds.most_common(count)
+
+
 def skipped(report: Path) -> Counter[str]:
     """Count the tests by why they were skipped, as pytest's JUnit report says it."""
-    if not report.exists():  # pytest itself failed
-        return Counter()
-    found = ElementTree.parse(report).iter("skipped")
-    return Counter(element.get("message", "") for element in found)
+    return Counter(element.get("message", "") for element in _found(report, "skipped"))
+
+
+def _found(report: Path, tag: str) -> Iterator[ElementTree.Element]:
+    if report.exists():  # else pytest itself failed
+        yield from ElementTree.parse(report).iter(tag)
 
 
 def _pytest(full: bool) -> list:
     command = [sys.executable, "-m", "pytest", *SIDE_BY_SIDE]
     command += ["--cov", "lottolab", "--cov-report", "term:skip-covered"]
-    command += ["--cov-fail-under", "90", "--durations", "5"]
+    command += ["--cov-fail-under", "90", "--durations", "25"]
     if full:
         return [*command, "-o", f"faulthandler_timeout={LONG_SECONDS}"]
     return [*command, "-m", "not long"]

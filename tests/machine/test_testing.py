@@ -177,6 +177,15 @@ def test_what_was_skipped_is_said_at_the_end(tmp_path, steps, monkeypatch, capsy
     ]
 
 
+def test_the_longest_files_are_named_with_the_sums_of_their_tests(tmp_path):
+    report = tmp_path / "tests.xml"
+    assert testing.longest(report) == []
+    cases = [("a", 1.5), ("b", 2), ("a", 1), ("c", 0)]
+    text = "".join(f'<testcase classname="{n}" time="{t}"/>' for n, t in cases)
+    report.write_text(f"<testsuites><testsuite>{text}</testsuite></testsuites>")
+    assert testing.longest(report, 2) == [("a", 2.5), ("b", 2.0)]
+
+
 STARTS = """
 import subprocess, sys
 child = [sys.executable, "-c", "import time; time.sleep({seconds})"]
