@@ -92,7 +92,8 @@ def _seedless(text: str) -> str:
 
 def against(revision: str) -> Iterator[tuple[str, str, int, str]]:
     """Yield the name and code of each stale stage, how many runs it has, and how it
-    went: `current again`, `differs` or `not run: …`; stamp the committed tables.
+    went: `current again`, `differs` or `not run: …`; stamp the committed tables as soon
+    as that is known.
 
     Both stores stay in `_build/against`, so that a second call goes on.
 
@@ -106,24 +107,36 @@ def against(revision: str) -> Iterator[tuple[str, str, int, str]]:
     groups = _stale(stale_before)
     for tree, place in trees.items():
         _python(tree, place, "-m", "lottolab.cli", "run", "--all", "--scale", "smoke")
-    stores = list(trees.values())
-    known = _compared(*stores)
-    left = [code for code in groups if code not in known]
-    cheapest = [groups[code].sort_values("seconds").iloc[0] for code in left]
-    calls = (
-        joblib.delayed(_python)(t, p, "-c", RUN, run["function"], run["arguments"])
-        for run in sorted(cheapest, key=lambda run: run["seconds"])
-        for t, p in trees.items()
-    )
-    joblib.Parallel(n_jobs=jobs.processes())(calls)
-    known = _compared(*stores)
-    for code, group in groups.items():
-        same = known.get(code)
-        if same:
-            for (chapter, scale), rows in group.groupby(["chapter", "scale"]):
-                results.restamp(chapter, scale, dict.fromkeys(rows["stage"], code[1]))
-        words = {True: "current again", False: "differs", None: "not run: see above"}
-        yield *code, len(group), words[same]
+    left = dict(groups)
+    yield from _settle(left, *trees.values())
+    cheapest = [rows.sort_values("seconds").iloc[0] for rows in left.values()]
+    beside = joblib.Parallel(jobs.processes(), return_as="generator_unordered")
+    both = joblib.delayed(_run_with_both)
+    cheapest.sort(key=lambda run: run["seconds"])
+    for _ in beside(both(trees, run["function"], run["arguments"]) for run in cheapest):
+        yield from _settle(left, *trees.values())
+    for code, rows in left.items():
+        yield *code, len(rows), "not run: see above"
+
+
+def _run_with_both(trees: dict[Path, Path], function: str, arguments: str) -> None:
+    for tree, place in trees.items():
+        _python(tree, place, "-c", RUN, function, arguments)
+
+
+def _settle(
+    left: dict[Code, pd.DataFrame], old: Path, new: Path
+) -> Iterator[tuple[str, str, int, str]]:
+    """Stamp what both stores hold with the same bytes; take what they hold away."""
+    known = _compared(old, new)
+    groups = {code: left.pop(code) for code in [*left] if code in known}
+    agree = [rows for code, rows in groups.items() if known[code]]
+    if agree:
+        for (chapter, scale), rows in pd.concat(agree).groupby(["chapter", "scale"]):
+            now = dict(zip(rows["stage"], rows["now"], strict=True))
+            results.restamp(chapter, scale, now)
+    for code, rows in groups.items():
+        yield *code, len(rows), "current again" if known[code] else "differs"
 
 
 def _stale(before: set[str]) -> dict[Code, pd.DataFrame]:
