@@ -35,10 +35,10 @@ def standing_in(names: list[str], root: Path, train: int, test: int) -> Iterator
     """Within the block, torchvision takes tiny archives of these sets for the real."""
     import torchvision.datasets as sets
 
-    for name in names:
-        for kind, change in write(name, root, train, test).items():
-            sources.STANDING_IN[kind] = type(kind, (getattr(sets, kind),), change)
     try:
+        for name in names:
+            for kind, change in write(name, root, train, test).items():
+                sources.STANDING_IN[kind] = type(kind, (getattr(sets, kind),), change)
         yield
     finally:
         sources.STANDING_IN.clear()

@@ -32,12 +32,9 @@ NAMED_BY_CHECKSUM = {
 }
 REFUSING = {"lottolab.checks"}
 REFUSING |= {f"lottolab.checks.{name}" for name in ("attacks", "taking", "tensors")}
-ONLY_PLACES = {
-    Place("lottolab.nets.device", "here"),
-    Place("lottolab.nets.device", "back"),
-}
+ONLY_PLACES = {Place("lottolab.nets.device", name) for name in ("here", "back")}
 ONLY_PLACES |= {Place("lottolab.nets.strided", "subsampled")}  # how, not what
-# What a rehearsal alone makes of it; of `few`, all but the first argument is for that.
+# What rehearsals alone change; all arguments of `few` but the first are for them.
 FEW = Place("lottolab.runs.steps", "few")
 ONLY_PLACES |= {FEW, Place(FEW.module, "taken"), Place(FEW.module, "by_row")}
 Node = tuple[Place, frozenset[str]]  # a definition, and which keys of a table

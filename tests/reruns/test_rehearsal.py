@@ -1,6 +1,7 @@
 """Rehearsals: what they predict, against the whole thing really run and counted."""
 
 import json
+import time
 from collections import Counter
 from contextlib import contextmanager
 
@@ -12,6 +13,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from lottolab import cli, runs
 from lottolab.images import datasets
 from lottolab.membership.experiments import families, targets
+from lottolab.mia_pruning.experiments import treatments
 from lottolab.nets import foresight, predict, tickets, train
 from lottolab.reruns.rehearsal import (
     arguments,
@@ -32,6 +34,9 @@ SETTING = {
     "recipe": {"epochs": 3, "batch": 20, "lr": 0.05, "crop": 1},
     "rewind_at": 1,
 }
+ADMM = {"rate": 0.5, "rho": [0.01, 1.0], "admm_epochs": 2, "admm_lr": 0.02}
+ADMM |= {"attacker": 0.1}
+BUDGET = {"epsilon": 4.0, "delta": 1e-3, "clip": 1.0, "lr": 0.5, "batch": 20}
 DENSE = {"name": "dense"}
 TICKET = {"name": "ticket", "rates": [0.2, 0.3, 0.4]}
 
@@ -147,6 +152,52 @@ def test_scores_before_training_are_counted_in_full(method, home, on_one_thread)
     assert ledger.work["flop rest"] == pytest.approx(
         counter.get_total_flops(), rel=0.02
     )
+
+
+@pytest.mark.filterwarnings("ignore:Optimal order")
+@pytest.mark.parametrize(
+    ("stage", "own"),
+    [
+        (treatments.pruned, ADMM | {"gamma": 0.0}),
+        (treatments.pruned, ADMM | {"gamma": 1.0}),  # its game is a training, too
+        (treatments.guarded, {"gamma": 1.0, "attacker": 0.1}),
+        (treatments.private, {"budget": BUDGET}),
+    ],
+    ids=["ADMM", "ADMM and a game", "game", "private"],
+)
+def test_trainings_of_every_kind_are_counted_in_full(stage, own, home, on_one_thread):
+    second = SETTING["recipe"] | {"epochs": 4}
+    setting = SETTING | {"sizes": SETTING["sizes"] | {"val": 60}, "rewind_at": 0}
+    given = setting | {"second": second, "seed": 1} | own
+    tickets.dense(**setting, seed=1)
+    with FlopCounterMode(display=False) as counter:
+        stage(**given)
+    found = rehearsal.rehearse([(stage, given)], (180, 10, 1, 10))
+    assert found.errors == {}
+    table = cost.table(found).set_index("stage")
+    row = table.loc[places.name(stage)]
+    counted = counter.get_total_flops() / 1e15
+    # Private training draws its batches: 90 ± 9 images an epoch.
+    rough = 0.25 if stage is treatments.private else 0.05
+    assert row[cost.WORK].sum() == pytest.approx(counted, rel=rough)
+    assert row["in training"] > 0.6 * counted
+    epochs = 7 if stage is treatments.private else 4
+    assert row["steps"] == pytest.approx(epochs * 9)
+
+
+def test_batches_of_any_size_are_counted_by_their_images():
+    meter, seen, spent = Meter(1, 4), [], []
+    batches = [torch.zeros(n) for n in (3, 0, 5, 2, 0)]
+    with steps.watched(meter):
+        for batch in steps.few(batches, kind="steps"):
+            seen.append(len(batch))
+            start = time.perf_counter()
+            time.sleep(0.05 * len(batch))
+            spent.append(time.perf_counter() - start)
+    assert seen == [5]
+    assert meter.total["steps"] == 5
+    shares = sum(meter.total[f"seconds {k}"] for k in ("rest", "training")) / spent[0]
+    assert shares == pytest.approx(2, rel=0.2)  # ten images, five of them looked at
 
 
 def test_a_training_takes_its_last_steps_and_counts_all(on_one_thread):
@@ -274,6 +325,7 @@ def test_each_number_that_was_cut_is_doubled_alone():
     full |= {"attack": {"name": "pgd", "steps": 20, "eot": 64}}
     cut = arguments.shortened(full, 40, 2)
     assert cut["rates"] == [0.1] * 3
+    full["seed"] = 7  # another run of the kind
     wanted = {"images": 100, "steps": 10, "eot": 64, "ratios": 5}
     assert arguments.ratios(cut, full) == wanted
     longer = dict(arguments.lengthened(cut, full))

@@ -19,12 +19,12 @@ ATTACKS = ("attack", "attacks", "black_box")
 # How many are left of a list: tickets of each structure; rounds of a search, unless
 # something is looked up in the rounds.
 LISTS = {"ratios": 2, "rates": 3}
-# What is cut and takes no other time: a step's images count one by one, and each round
-# of a search is a run of its own.
-UNSCALED = {"batch", "rates"}
 ATTACK_EPOCHS = 4  # of a network that attacks, which is trained on logits
 RECIPES = ("recipe", "second", "search")  # which hold the batch, or leave it as it is
 IGNORED = ("seed", "group", "shadows", "text", "texts")  # they take no time
+# What takes no other time either: a step's images count one by one, and each round of a
+# search is a run of its own.
+UNSCALED = {"batch", "rates", *IGNORED}
 
 
 def walk(value, place: tuple = ()) -> Iterator[tuple[tuple, object]]:
@@ -145,14 +145,14 @@ def lengthened(cut: dict, full: dict) -> Iterator[tuple[str, dict]]:
 
 
 def ratios(cut: dict, full: dict) -> dict[str, float]:
-    """Return how much larger each number that was cut is in full; the largest ratio
-    where several have one name."""
-    found: dict[str, float] = {}
+    """Return how much larger each number that was cut is in full; the sum where several
+    have one name."""
+    sums: dict[str, list[int]] = {}
     for place, whole in _cut(cut, full):
         name, few = _group(place), at(cut, place)
-        ratio = len(whole) / len(few) if name in LISTS else whole / few
-        found[name] = max(ratio, found.get(name, 1.0))
-    return {name: ratio for name, ratio in found.items() if name not in UNSCALED}
+        pair = (len(few), len(whole)) if name in LISTS else (few, whole)
+        sums[name] = [a + b for a, b in zip(sums.get(name, (0, 0)), pair, strict=True)]
+    return {n: whole / few for n, (few, whole) in sums.items() if n not in UNSCALED}
 
 
 def _cut(cut: dict, full: dict) -> Iterator[tuple[tuple, object]]:

@@ -79,20 +79,31 @@ class Meter(steps.Watcher):
 
     def few(self, items: Iterable, also: object, kind: str) -> Iterator:
         items, before = list(items), self.kind
-        first = len(items) - self.taken(len(items))
-        kept = [item for item in items[:first] if item == also] + items[first:]
-        for item in kept:
+        # Batches of private training are of any size, and may be empty.
+        sizes = [len(i) if isinstance(i, torch.Tensor) else 1 for i in items]
+        order = sorted(range(len(items)), key=lambda place: (sizes[place], place))
+        last = order[len(items) - self.taken(len(items)) :]
+        named = [] if also is None else [p for p, i in enumerate(items) if i == also]
+        # The last epoch may end in a look at the network that the others do without.
+        first = [0] if kind == "epochs" and items else []
+        kept, costs = sorted({*first, *named, *last}), []
+        for place in kept:
             if before == "rest" and kind:
                 self.now()
                 self.kind = "training"
             start = self.now()
             if kind == "steps":
                 self.total["steps"] += 1
-            with self._weighed(kind, item):
-                yield item
-            spent = less(self.now(), start)
+            with self._weighed(kind, items[place]):
+                yield items[place]
+            costs.append(less(self.now(), start))
             self.kind = before
-        self.total += times(spent, len(items) - len(kept)) if kept else Counter()
+        if kept:
+            each = costs[0 if first else -1]
+            left = sum(sizes) - sum(sizes[p] for p in kept)
+            passed = times(each, left / max(1, sizes[kept[-1]]))
+            passed["steps"] = each["steps"] * (len(items) - len(kept))
+            self.total += passed
 
     @contextmanager
     def _weighed(self, kind: str, item: object) -> Iterator[None]:
