@@ -14,6 +14,7 @@ from lottolab.nets import tickets
 from lottolab.reruns.rehearsal.arguments import (
     kind,
     lengthened,
+    main,
     ratios,
     shortened,
     siblings,
@@ -77,7 +78,8 @@ def rehearse(work: jobs.Work, sizes: tuple[int, int, int, int]) -> Rehearsal:
                 if name not in found.ledgers:
                     found.ledgers[name], found.disk[name] = ledger, _disk(ledger)
             _register(found, stage, full)
-        largest = {key: full for _, full, key in found.runs.values()}
+        by_images = sorted(found.runs.values(), key=lambda run: main(run[1]))
+        largest = {key: full for _, full, key in by_images}
         for key in largest.keys() & found.ledgers.keys():
             found.grown[key] = _grown(meter, found.ledgers[key], largest[key])
     return found
