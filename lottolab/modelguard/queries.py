@@ -18,6 +18,7 @@ from lottolab.checks import check_seed, require, tensors, whole
 from lottolab.checks.taking import floats
 from lottolab.images.batches import normalise
 from lottolab.nets import predict
+from lottolab.runs.steps import by_row
 
 Ask = Callable[[Tensor], Tensor]
 Defence = Callable[[Tensor, Tensor | None], Tensor]
@@ -134,6 +135,7 @@ def jbda(
     return images, answers
 
 
+@by_row
 def perturbed(
     model: nn.Module,
     images: Tensor,

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from lottolab.checks import one_of, require, within
 from lottolab.nets import masks as masking
 from lottolab.nets.strided import subsampled
+from lottolab.runs.steps import few
 
 METHODS = ("snip", "grasp", "synflow")
 Scores = dict[str, Tensor]
@@ -88,7 +89,7 @@ def synflow(
     network, masks = _positive(model, shape), masking.dense(model)
     # The last is not computed, because a rounding error there could cost a weight.
     shares = [1 - (1 - rate) ** (k / rounds) for k in range(1, rounds)] + [rate]
-    for share in shares:
+    for share in few(shares):
         flow = _flow(network, shape)
         # What is gone scores below all else, so that it goes first again.
         ranked = {n: s.masked_fill(~masks[n], -1) for n, s in flow.items()}

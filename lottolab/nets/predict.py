@@ -5,8 +5,10 @@ from torch import Tensor, nn
 
 from lottolab.checks import tensors, whole
 from lottolab.images.batches import normalise
+from lottolab.runs.steps import by_row
 
 
+@by_row
 @torch.no_grad()
 def logits(
     model: nn.Module,

@@ -24,6 +24,7 @@ from lottolab.nets.checkpoint import resume_training, save_training
 from lottolab.nets.device import choose_precision, default_device
 from lottolab.nets.strided import subsampled
 from lottolab.runs import progress
+from lottolab.runs.steps import few
 
 Loss = Callable[[nn.Module, Tensor, Tensor, Tensor], Tensor]
 
@@ -175,7 +176,9 @@ def fit(
     rows, rewind = resume_training(folder, model, optimiser)
     if rewind_at == start and not rewind:
         rewind = _copy(model)
-    for epoch in range(start + len(rows), last):
+    for epoch in few(
+        range(start + len(rows), last), also=(rewind_at or 0) - 1, kind="epochs"
+    ):
         began = time.perf_counter()
         mean = _epoch(
             model, optimiser, batches, epoch, loss, masks or {}, after_step, precision
@@ -198,7 +201,7 @@ def _epoch(model, optimiser, batches, epoch, loss, masks, after_step, precision)
     total = 0.0
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(batches.seed * 100_003 + epoch)
-        for step, (x, y, index) in enumerate(batches.epoch(epoch)):
+        for step, (x, y, index) in few(enumerate(batches.epoch(epoch)), kind="steps"):
             for group in optimiser.param_groups:
                 group["lr"] = batches.recipe.rate(epoch + step / batches.steps)
             with torch.autocast(kind, torch.bfloat16, precision == "bfloat16"):

@@ -6,9 +6,10 @@ one. This page has what a chapter needs; the modules behind it, from the ground 
 `files` writes whole files or none. `definitions` reads code without importing it, and
 `fingerprint` names the code that a function depends on. `store` writes a result as
 files and reads it back; `places` says where a stage's result lies and whether it is
-current, and `staging` whether the stage must run. `progress` tells how far runs are,
-`cluster` what a Dask cluster lacks, `jobs` runs many side by side, and `results` keeps
-what was measured in tables.
+current, and `staging` whether the stage must run. `steps` are loops of which a
+rehearsal takes a few steps. `progress` tells how far runs are, `cluster` what a Dask
+cluster lacks, `jobs` runs many side by side, and `results` keeps what was measured in
+tables.
 """
 
 from typing import TYPE_CHECKING

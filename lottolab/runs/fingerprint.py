@@ -5,8 +5,9 @@ module constant of ours that it reaches by name, however deep: their bodies, and
 where they stand or what they are called. Left out are docstrings, comments and layout;
 the plumbing, which moves results about without changing them; where and how things are
 computed: `here(x)` and `back(x)` of `lottolab.nets.device` and `subsampled(x)` of
-`lottolab.nets.strided` count as `x`; and statements that only ask `lottolab.checks` or
-a module in it to refuse bad input.
+`lottolab.nets.strided` count as `x`; what lets a rehearsal take a few steps only
+(`lottolab.runs.steps`); and statements that only ask `lottolab.checks` or a module in
+it to refuse bad input.
 """
 
 import ast
@@ -31,11 +32,11 @@ NAMED_BY_CHECKSUM = {
 }
 REFUSING = {"lottolab.checks"}
 REFUSING |= {f"lottolab.checks.{name}" for name in ("attacks", "taking", "tensors")}
-ONLY_PLACES = {
-    Place("lottolab.nets.device", "here"),
-    Place("lottolab.nets.device", "back"),
-}
+ONLY_PLACES = {Place("lottolab.nets.device", name) for name in ("here", "back")}
 ONLY_PLACES |= {Place("lottolab.nets.strided", "subsampled")}  # how, not what
+# What rehearsals alone change; all arguments of `few` but the first are for them.
+FEW = Place("lottolab.runs.steps", "few")
+ONLY_PLACES |= {FEW, Place(FEW.module, "taken"), Place(FEW.module, "by_row")}
 Node = tuple[Place, frozenset[str]]  # a definition, and which keys of a table
 
 
@@ -181,10 +182,16 @@ class _Numbered(ast.NodeTransformer):
     def visit_Attribute(self, node: ast.Attribute) -> ast.AST:
         return self._named(node)
 
+    def visit_FunctionDef(self, node: ast.FunctionDef) -> ast.AST:
+        decorators = node.decorator_list
+        node.decorator_list = [d for d in decorators if self._own(d) not in ONLY_PLACES]
+        return self.generic_visit(node)
+
     def visit_Call(self, call: ast.Call) -> ast.AST:
         alone = len(call.args) == 1 and not call.keywords
         alone = alone and not isinstance(call.args[0], ast.Starred)
-        if alone and self._own(call.func) in ONLY_PLACES:
+        own = self._own(call.func)
+        if (alone and own in ONLY_PLACES) or (own == FEW and call.args):
             return self.visit(call.args[0])
         return self.generic_visit(call)
 

@@ -17,10 +17,11 @@ import pandas as pd
 from joblib.externals.loky import BrokenProcessPool, ProcessPoolExecutor
 
 from lottolab.checks import require
-from lottolab.runs import cluster, places, progress, staging
+from lottolab.runs import cluster, places, progress, staging, steps
 
 Work = list[tuple[Callable, dict]]
 FOLDERS = {"LOTTOLAB_STORE", "LOTTOLAB_DATA", "LOTTOLAB_RESULTS", progress.FOLDER}
+PLANNED = ["stage", "runs", "in store", "seconds", "minutes left"]
 LINES = 8  # of an error's traceback that are told
 PREFIX = "LOTTOLAB_"  # of all variables of the project
 MOST = 5  # failures that are told
@@ -41,6 +42,7 @@ def plan(work: Work) -> pd.DataFrame:
     """
     expected = json.loads(os.environ.get("LOTTOLAB_EXPECTED") or "{}")
     rows, waiting = [], {}
+    work = steps.watcher().announced(work)
     for stage in dict.fromkeys(stage for stage, _ in work):
         records = [places.record(s, **setting) for s, setting in work if s is stage]
         left = _missing(records)
@@ -55,7 +57,7 @@ def plan(work: Work) -> pd.DataFrame:
         )
         waiting[places.name(stage)] = [seconds if known else 1.0] * left
     progress.emit("plan", jobs=processes(), stages=waiting, rows=rows)
-    return pd.DataFrame(rows).drop(columns="peak_mb", errors="ignore")
+    return pd.DataFrame(rows, columns=PLANNED)
 
 
 def compute(work: Work, keep: tuple[str, ...] | None = None) -> list[dict]:
@@ -73,6 +75,9 @@ def compute(work: Work, keep: tuple[str, ...] | None = None) -> list[dict]:
         DryRun: this is a dry run, and not all of the work is in the store.
         RunsFailed: some failed; it says which, why, and the last lines of their errors.
     """
+    instead = steps.watcher().compute(work, keep)
+    if instead is not None:
+        return instead
     here = variables()
     stored = [not _missing([places.record(s, **setting)]) for s, setting in work]
     alone = not os.environ.get(progress.FOLDER)

@@ -104,7 +104,7 @@ def measure(asked: list[Asked]) -> list[dict]:
         found = [{"metric": m, "value": value} for m, value in metrics.items()]
         if "measurements" in outcome:
             found = outcome["measurements"].to_dict("records")
-        source = _source(stage, given)
+        source = _source(stage, given) if found else {}
         shared = {"claim": "", **columns, **more}
         rows += [_row(source, shared | marks) for marks in found]
     return rows

@@ -22,7 +22,7 @@ from pathlib import Path
 
 from filelock import FileLock
 
-from lottolab.runs import places, progress, store
+from lottolab.runs import places, progress, steps, store
 
 DRY = "LOTTOLAB_DRY_RUN"  # set where no stage may be computed
 DIED = "LOTTOLAB_DIED"  # places of stages that ended their processes, and again alone
@@ -106,8 +106,8 @@ _verify: contextvars.ContextVar[bool] = contextvars.ContextVar("verify", default
 
 
 def _obtain(stage: Callable, given: dict) -> dict:
-    full = places.arguments(stage, given)
-    folder = places.place(stage, **given)
+    full = steps.watcher().asked(stage, places.arguments(stage, given))
+    folder = places.place(stage, **full)
     folder.parent.mkdir(parents=True, exist_ok=True)
     main = {k: full[k] for k in ("dataset", "index", "seed") if k in full}
     if isinstance(main.get("dataset"), dict):
@@ -162,7 +162,7 @@ def _compute(stage: Callable, full: dict, folder: Path) -> dict:
     active = {"folder": partial, "scratches": 0, "nested": 0.0, "asked": set()}
     token, start = _active.set(active), time.perf_counter()
     try:
-        values = stage.__wrapped__(**full)
+        values = steps.watcher().computed(stage, full)
     finally:
         _active.reset(token)
     wall = time.perf_counter() - start

@@ -5,8 +5,7 @@ import pytest
 import torch
 from PIL import Image
 
-from lottolab.images import datasets, folders
-from lottolab.reruns.rehearsal import archives
+from lottolab.images import archives, datasets, folders
 
 NAMES = list(folders.FORMS)
 

@@ -1,15 +1,19 @@
 """Rehearsals: what they predict, against the whole thing really run and counted."""
 
 import json
-import os
+import time
+from collections import Counter
+from contextlib import contextmanager
 
 import pandas as pd
 import pytest
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
-from lottolab import cli
+from lottolab import cli, runs
 from lottolab.images import datasets
-from lottolab.membership.experiments import attacks, families, targets
+from lottolab.membership.experiments import families, targets
+from lottolab.mia_pruning.experiments import treatments
 from lottolab.nets import foresight, predict, tickets, train
 from lottolab.reruns.rehearsal import (
     arguments,
@@ -17,13 +21,11 @@ from lottolab.reruns.rehearsal import (
     page,
     rehearsal,
     report,
-    shortcuts,
     throughput,
 )
-from lottolab.reruns.rehearsal.ledger import Counter, Ledger, Work
+from lottolab.reruns.rehearsal.meter import Held, Ledger, Meter
 from lottolab.reruns.rehearsal.plan import planned
-from lottolab.runs import jobs, places, results, store
-from lottolab.together import worth
+from lottolab.runs import jobs, places, results, steps, store
 
 SETTING = {
     "dataset": {"name": "digits", "size": 16},
@@ -32,6 +34,9 @@ SETTING = {
     "recipe": {"epochs": 3, "batch": 20, "lr": 0.05, "crop": 1},
     "rewind_at": 1,
 }
+ADMM = {"rate": 0.5, "rho": [0.01, 1.0], "admm_epochs": 2, "admm_lr": 0.02}
+ADMM |= {"attacker": 0.1}
+BUDGET = {"epsilon": 4.0, "delta": 1e-3, "clip": 1.0, "lr": 0.5, "batch": 20}
 DENSE = {"name": "dense"}
 TICKET = {"name": "ticket", "rates": [0.2, 0.3, 0.4]}
 
@@ -55,7 +60,7 @@ def home(tmp_path, monkeypatch):
 
 def test_what_is_predicted_is_what_happens(home, on_one_thread):
     """Run everything; the rehearsal knows each run, its operations and its bytes."""
-    with Counter() as counter:
+    with FlopCounterMode(display=False) as counter:
         for stage, given in asked():
             stage(**given)
     records = [
@@ -70,10 +75,10 @@ def test_what_is_predicted_is_what_happens(home, on_one_thread):
     assert set(found.runs) == names
     assert len(names) == 8 * 5 + 8 * 2 + 1 + 4
     table = cost.table(found)
-    counted = counter.flop / 1e15
+    counted = counter.get_total_flops() / 1e15
     assert table[cost.WORK].sum().sum() == pytest.approx(counted, rel=0.03)
-    steps = 8 * (3 + 3 * 2) * 9 + (3 + 2 + 2) * 9
-    assert table["steps"].sum() == pytest.approx(steps, rel=1e-6)
+    wanted = 8 * (3 + 3 * 2) * 9 + (3 + 2 + 2) * 9
+    assert table["steps"].sum() == pytest.approx(wanted, rel=1e-6)
     assert table["runs"].sum() == len(names)
     written = sum(
         (path.parent / file["file"]).stat().st_size
@@ -83,14 +88,20 @@ def test_what_is_predicted_is_what_happens(home, on_one_thread):
     assert table["disk GB"].sum() * 1e9 == pytest.approx(written, rel=0.1)
 
 
+@contextmanager
+def measuring(most: int, rows: int):
+    meter = Meter(most, rows)
+    with steps.watched(meter), meter.counter:
+        yield meter
+
+
 def test_nothing_is_left_and_the_store_is_not_touched(home):
-    before = dict(os.environ)
-    epoch, logits = train._epoch, predict.logits
+    before = jobs.variables()
     work = [(tickets.dense, SETTING | {"seed": 1})]
     rehearsal.rehearse(work, (120, 10, 2, 10))
-    assert dict(os.environ) == before
+    assert jobs.variables() == before
     assert not (home / "store").exists()
-    assert (train._epoch, predict.logits) == (epoch, logits)
+    assert steps.watcher() is steps.NOBODY
 
 
 def test_a_kind_that_fails_is_named_and_the_rest_goes_on(home):
@@ -121,9 +132,9 @@ def test_what_fails_on_few_images_is_tried_on_more(home):
 
 def test_networks_that_differ_in_the_seed_are_made_once(home):
     given = [SETTING | {"treatment": DENSE, "seed": seed} for seed in range(3)]
-    with shortcuts.measuring(1, 4) as ledgers:
+    with measuring(1, 4) as meter:
         answers = [targets.answers(**g) for g in given]
-    names = [places.name(ledger.stage).split(".")[-1] for ledger in ledgers]
+    names = [places.name(ledger.stage).split(".")[-1] for ledger in meter.written]
     assert sorted(names) == ["answers"] * 3 + ["dense"]
     assert not torch.equal(answers[0]["member"], answers[1]["member"])
     assert not torch.equal(answers[0]["pool"], answers[1]["pool"])
@@ -131,18 +142,66 @@ def test_networks_that_differ_in_the_seed_are_made_once(home):
 
 @pytest.mark.parametrize("method", ["snip", "synflow"])
 def test_scores_before_training_are_counted_in_full(method, home, on_one_thread):
-    with shortcuts.measuring(1, 4) as ledgers:
+    with measuring(1, 4) as meter:
         tickets.foresight(method=method, rate=0.5, seed=0, **SETTING)
-    (ledger,) = (one for one in ledgers if one.stage is tickets.foresight)
+    (ledger,) = (one for one in meter.written if one.stage is tickets.foresight)
     parts = tickets.read(seed=0, **SETTING)
     model, x = tickets.build(parts=parts, seed=0, **SETTING), parts["train"][0][:128]
-    with Counter() as counter:
+    with FlopCounterMode(display=False) as counter:
         foresight.prune(method, model, x / 255, parts["train"][1][:128], 0.5)
-    assert ledger.rest.flop == pytest.approx(counter.flop, rel=1e-6)
+    assert ledger.work["flop rest"] == pytest.approx(
+        counter.get_total_flops(), rel=0.02
+    )
 
 
-def test_a_training_takes_its_first_steps_and_counts_all(on_one_thread):
-    steps = []
+@pytest.mark.filterwarnings("ignore:Optimal order")
+@pytest.mark.parametrize(
+    ("stage", "own"),
+    [
+        (treatments.pruned, ADMM | {"gamma": 0.0}),
+        (treatments.pruned, ADMM | {"gamma": 1.0}),  # its game is a training, too
+        (treatments.guarded, {"gamma": 1.0, "attacker": 0.1}),
+        (treatments.private, {"budget": BUDGET}),
+    ],
+    ids=["ADMM", "ADMM and a game", "game", "private"],
+)
+def test_trainings_of_every_kind_are_counted_in_full(stage, own, home, on_one_thread):
+    second = SETTING["recipe"] | {"epochs": 4}
+    setting = SETTING | {"sizes": SETTING["sizes"] | {"val": 60}, "rewind_at": 0}
+    given = setting | {"second": second, "seed": 1} | own
+    tickets.dense(**setting, seed=1)
+    with FlopCounterMode(display=False) as counter:
+        stage(**given)
+    found = rehearsal.rehearse([(stage, given)], (180, 10, 1, 10))
+    assert found.errors == {}
+    table = cost.table(found).set_index("stage")
+    row = table.loc[places.name(stage)]
+    counted = counter.get_total_flops() / 1e15
+    # Private training draws its batches: 90 ± 9 images an epoch.
+    rough = 0.25 if stage is treatments.private else 0.05
+    assert row[cost.WORK].sum() == pytest.approx(counted, rel=rough)
+    assert row["in training"] > 0.6 * counted
+    epochs = 7 if stage is treatments.private else 4
+    assert row["steps"] == pytest.approx(epochs * 9)
+
+
+def test_batches_of_any_size_are_counted_by_their_images():
+    meter, seen, spent = Meter(1, 4), [], []
+    batches = [torch.zeros(n) for n in (3, 0, 5, 2, 0)]
+    with steps.watched(meter):
+        for batch in steps.few(batches, kind="steps"):
+            seen.append(len(batch))
+            start = time.perf_counter()
+            time.sleep(0.05 * len(batch))
+            spent.append(time.perf_counter() - start)
+    assert seen == [5]
+    assert meter.total["steps"] == 5
+    shares = sum(meter.total[f"seconds {k}"] for k in ("rest", "training")) / spent[0]
+    assert shares == pytest.approx(2, rel=0.2)  # ten images, five of them looked at
+
+
+def test_a_training_takes_its_last_steps_and_counts_all(on_one_thread):
+    seen = []
     images = torch.randint(256, (100, 1, 16, 16), dtype=torch.uint8)
     labels = torch.randint(10, (100,))
     recipe = train.Recipe(epochs=5, batch=20, crop=0)
@@ -156,18 +215,23 @@ def test_a_training_takes_its_first_steps_and_counts_all(on_one_thread):
             labels,
             recipe,
             seed=0,
-            after_step=lambda m, s: steps.append(s),
+            after_step=lambda m, s: seen.append(s),
+            rewind_at=1,
         )
 
-    before = train.fit
-    with shortcuts.measuring(2, 8):
+    with measuring(2, 8) as meter:
         fitted = short()
-    assert steps == [0, 1, 4, 9, 14, 19, 24]  # those, and the last of each epoch
-    assert len(fitted.history) == 5
-    assert train.fit is before
-    steps.clear()
-    short()
-    assert len(steps) == 25
+        assert meter.now()["steps"] == 25
+    # the last two steps of the last two epochs, and of that which is rewound to
+    assert seen == [3, 4, 18, 19, 23, 24]
+    assert fitted.history["epoch"].tolist() == [1, 4, 5]
+    assert set(fitted.rewind) == set(model.state_dict())
+    seen.clear()
+    with FlopCounterMode(display=False) as counter:
+        short()
+    assert len(seen) == 25
+    counted = meter.total["flop training"]
+    assert counted == pytest.approx(counter.get_total_flops(), rel=0.01)
 
 
 def test_rows_are_computed_for_the_first_images_alone(on_one_thread):
@@ -177,9 +241,9 @@ def test_rows_are_computed_for_the_first_images_alone(on_one_thread):
     seen = []
     model.register_forward_hook(lambda m, given, out: seen.append(len(out)))
     scale = (torch.tensor([0.5]), torch.tensor([0.2]))
-    with shortcuts.measuring(2, 8):
+    with measuring(2, 8):
         found = predict.logits(model, images, scale)
-    assert seen == [8]
+    assert seen == [1, 8]  # one that is asked before, see `checks`
     true = predict.logits(model, images, scale)
     assert found.shape == true.shape
     assert (found[:8] - true[:8]).abs().max() < 1
@@ -189,19 +253,21 @@ def test_rows_are_computed_for_the_first_images_alone(on_one_thread):
 def test_what_waits_for_the_backward_pass_is_weighed():
     layers = torch.nn.Sequential(torch.nn.Linear(5, 7), torch.nn.Sigmoid())
     for _ in range(2):
-        with shortcuts.Held() as held:
+        with (held := Held()):
             for _ in range(3):  # one graph after the other
                 layers(torch.zeros(11, 5)).sum().backward()
         assert held.most == 4 * (11 * 5 + 11 * 7)  # the input, and the sigmoid's output
-        assert held.now == 0
+        assert held.kept == {}
 
 
 def test_the_counter_counts_what_a_formula_says():
     layer = torch.nn.Conv2d(3, 5, 3, padding=1, bias=False)
-    with Counter() as counter:
+    with FlopCounterMode(display=False) as counter:
         layer(torch.zeros(2, 3, 8, 8)).sum().backward()
     forward = 2 * 2 * 5 * 64 * 3 * 9
-    assert counter.flop == 2 * forward  # no gradient for the first layer's input
+    assert (
+        counter.get_total_flops() == 2 * forward
+    )  # no gradient for the first layer's input
 
 
 # ---------------------------------------------------------------- arguments
@@ -253,34 +319,52 @@ def test_runs_are_alike_up_to_seeds_real_numbers_and_images():
     assert not same(dataset="cifar10")
 
 
-def test_growth_is_the_product_of_what_a_stage_grows_with():
-    from lottolab.ensembles.experiments import trials
-
-    full = {
-        "sizes": {"test": 1000, "train": 4000},
-        "structures": [{"ratios": [0.1] * 10}],
-    }
+def test_each_number_that_was_cut_is_doubled_alone():
+    full = {"sizes": {"test": 1000, "train": 4000}, "recipe": {"batch": 8}, "seed": 3}
+    full |= {"structures": [{"ratios": [0.1] * 10}], "rates": [0.1] * 9}
     full |= {"attack": {"name": "pgd", "steps": 20, "eot": 64}}
     cut = arguments.shortened(full, 40, 2)
-    drawn = arguments.growth(
-        trials.examples, cut, full | {"defence": {"name": "theta"}}
-    )
-    assert drawn == (1000 / 10) * (20 / 2) * 64
-    still = arguments.growth(trials.examples, cut, full | {"defence": {"name": "best"}})
-    assert still == (1000 / 10) * (20 / 2)
-    every = arguments.growth(
-        trials.examples, cut, full | {"defence": {"name": "static"}}
-    )
-    assert every == still * 10 / 2
-    assert arguments.growth(tickets.dense, cut, full) == 1
-    alone, team = ({"defences": d} | full for d in (["triggers"], ["triggers", "team"]))
-    attack = {"attack": full["attack"] | {"images": 90}}
-    few = {"attack": cut["attack"] | {"images": 3}}
-    assert arguments.growth(worth.measured, few, alone | attack) == 30 * 10
-    assert arguments.growth(worth.measured, few, team | attack) == 30 * 10 * 64
-    given = {"samples": 500, "treatment": DENSE}
-    short = {"samples": 5, "treatment": DENSE}
-    assert arguments.growth(attacks.attacked, short, given) == 100
+    assert cut["rates"] == [0.1] * 3
+    full["seed"] = 7  # another run of the kind
+    wanted = {"images": 100, "steps": 10, "eot": 64, "ratios": 5}
+    assert arguments.ratios(cut, full) == wanted
+    longer = dict(arguments.lengthened(cut, full))
+    assert set(longer) == set(wanted)
+    sizes = cut | {"sizes": {"test": 20, "train": 80}}
+    assert longer["images"] == sizes
+    assert longer["steps"] == cut | {"attack": cut["attack"] | {"steps": 4}}
+    assert longer["eot"] == cut | {"attack": cut["attack"] | {"eot": 2}}
+    assert longer["ratios"] == cut | {"structures": [{"ratios": [0.1] * 4}]}
+    assert arguments.ratios(cut, longer["images"]) == {"images": 2}
+
+
+@pytest.mark.parametrize(
+    ("more", "wanted"), [(1.0, 1), (0.9, 1), (1.5, 50.5), (2.0, 100), (4.0, 100**2)]
+)
+def test_growth_is_a_line_or_where_it_is_steeper_a_power(more, wanted):
+    full, cut = ({"sizes": {"pool": n}, "seed": 0} for n in (3000, 30))
+    grown = {"kind": {"images": {"by": 2.0, "seconds rest": more}}}
+    found = rehearsal.Rehearsal({}, {"kind": Ledger(tickets.dense, cut)}, grown)
+    factor = rehearsal.growth(found, "kind", full, "seconds rest")
+    assert factor == pytest.approx(wanted)
+
+
+def test_what_takes_long_is_computed_with_each_number_doubled(home, monkeypatch):
+    """A stage that needs no entry anywhere: its work is images × draws²."""
+    monkeypatch.setattr(rehearsal, "LONG", 0.0)
+
+    @runs.stage("grows")
+    def grows(*, sizes, draws):
+        a, b = torch.ones(sizes["pool"], draws), torch.ones(draws, draws)
+        return {"metrics": {"sum": float((a @ b).sum())}}
+
+    full = {"sizes": {"pool": 9600}, "draws": 32}
+    found = rehearsal.rehearse([(grows, full)], (240, 4, 1, 2))
+    assert found.errors == {}
+    (row,) = cost.table(found).to_dict("records")
+    flop = 2 * 9600 * 32**2
+    assert row["in the rest"] == pytest.approx(flop / 1e15, rel=1e-6)
+    assert row["runs"] == 1
 
 
 def test_all_models_of_a_pool_are_asked_and_all_tickets_of_a_library():
@@ -369,13 +453,14 @@ def a_rehearsal(rest: float, seeds: int = 1) -> rehearsal.Rehearsal:
     """Make one of a kind whose run saw 300 of 3,000 images, in batches of 10."""
     full = SETTING | {"sizes": {"train": 3000}, "recipe": {"batch": 100}, "seed": 0}
     cut = full | {"sizes": {"train": 300}, "recipe": {"batch": 10}}
-    ledger = Ledger(tickets.dense, cut, trained=300, weights=10**9, values=10**8)
-    ledger.held, ledger.parameters = 2e6, 10**7
-    ledger.training = Work(flop=3e12, calls=30 * 1000, seconds=6)
-    ledger.rows = Work(flop=1e12, seconds=2)
-    ledger.rest = Work(flop=rest, seconds=1)
+    work = {"steps": 30, "flop training": 3e12, "seconds training": 6}
+    work |= {"flop predictions": 1e12, "seconds predictions": 2}
+    work |= {"flop rest": rest, "seconds rest": 1}
+    ledger = Ledger(tickets.dense, cut, Counter(work), held=2e6, parameters=10**7)
     wanted = {str(seed): (tickets.dense, full, "kind") for seed in range(seeds)}
-    return rehearsal.Rehearsal(wanted, {"kind": ledger})
+    found = rehearsal.Rehearsal(wanted, {"kind": ledger})
+    found.disk["kind"] = 10**9, 10**8
+    return found
 
 
 def test_costs_follow_from_the_ledger():

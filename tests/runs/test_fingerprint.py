@@ -91,6 +91,7 @@ def test_a_cached_function_counts(print_of):
 
 
 PLACING = "from lottolab.nets.device import back, here\n"
+STEPPING = "from lottolab.runs.steps import by_row, few, taken\n\n\n"
 
 
 @pytest.mark.parametrize(
@@ -106,8 +107,14 @@ PLACING = "from lottolab.nets.device import back, here\n"
         "    return here(x) + 1\n",
         "from lottolab.nets.strided import subsampled\n\n\n"
         "def leaf(x):\n    return subsampled(x) + 1\n",
+        STEPPING + "def leaf(x):\n    return few(x, also=3, kind='steps') + 1\n",
+        STEPPING + "def leaf(x):\n    return taken(x) + 1\n",
+        STEPPING + "@by_row\ndef leaf(x):\n    return x + 1\n",
     ],
-    ids=["here", "both", "of the module", "another name", "in the body", "subsampled"],
+    ids=[
+        *("here", "both", "of the module", "another name", "in the body"),
+        *("subsampled", "few", "taken", "by_row"),
+    ],
 )
 def test_where_it_is_computed_does_not_count(print_of, leaf):
     plain = "def leaf(x):\n    return x + 1\n"
@@ -129,6 +136,12 @@ def test_where_it_is_computed_does_not_count(print_of, leaf):
 )
 def test_somebody_elses_here_counts(print_of, leaf):
     assert print_of(leaf=leaf) != print_of(leaf=leaf.replace("here(x) +", "x +"))
+
+
+def test_somebody_elses_by_row_counts(print_of):
+    own = "def by_row(f):\n    return f\n\n\n"
+    leaf = "@by_row\ndef leaf(x):\n    return x + 1\n"
+    assert print_of(leaf=own + leaf) != print_of(leaf=own + leaf[8:])
 
 
 def test_a_module_may_import_here_and_have_a_local_one(print_of):

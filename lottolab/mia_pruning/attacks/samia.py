@@ -17,6 +17,7 @@ from lottolab.checks.taking import floats
 from lottolab.images.batches import normalise
 from lottolab.membership import metrics
 from lottolab.membership.signals import checked
+from lottolab.runs.steps import by_row, few
 
 LEAST = 1e-5  # of sigma
 Attack = Callable[[Tensor, Tensor, Tensor], Tensor]
@@ -101,6 +102,7 @@ def fit(
     return attack
 
 
+@by_row
 @torch.no_grad()
 def sensitivity(
     model: nn.Module,
@@ -155,7 +157,7 @@ def _train(network, x: Tensor, member: Tensor, epochs: int, batch: int, lr: floa
     """Maximise the mean log-likelihood of membership; leave evaluation mode behind."""
     optimiser = torch.optim.Adam(network.parameters(), lr=lr)
     network.train()
-    for _ in range(epochs):
+    for _ in few(range(epochs)):
         for rows in torch.randperm(len(x)).split(batch):
             found = network(x[rows])
             optimiser.zero_grad()

@@ -29,6 +29,7 @@ from lottolab.mia_pruning.defences.accounting import noise_multiplier, spent
 from lottolab.nets import masks as masking
 from lottolab.nets.device import default_device
 from lottolab.runs import progress
+from lottolab.runs.steps import few
 
 
 class Private(NamedTuple):
@@ -118,9 +119,9 @@ def dp_train(
     _try(gradients, normalise(x, mean, std), y)
     batches = _poisson(len(images), rate, drawing)
     rows = []
-    for epoch in range(1, epochs + 1):
+    for epoch in few(range(1, epochs + 1), kind="epochs"):
         began, losses = time.perf_counter(), []
-        for index in itertools.islice(batches, steps):
+        for index in few(itertools.islice(batches, steps), kind="steps"):
             x, y = images[index].to(device), labels[index].to(device)
             x = normalise(x, mean, std)
             losses += _step(optimiser, gradients, trained, kept, x, y, chunk)

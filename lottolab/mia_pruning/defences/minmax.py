@@ -26,6 +26,7 @@ from lottolab.images.batches import normalise
 from lottolab.membership.attacks.nasr import InferenceNetwork, inputs
 from lottolab.nets import predict, train
 from lottolab.nets.masks import Masks
+from lottolab.runs.steps import taken
 
 Examples = tuple[Tensor, Tensor]  # images and labels
 PREFIX = "classifier."
@@ -90,7 +91,7 @@ def minmax_train(
     options |= {"masks": {PREFIX + name: m for name, m in (masks or {}).items()}}
     options |= {"loss": Game.loss, "mean_std": mean_std}
     fitted = train.fit(game, images, labels, recipe, seed=seed, **options)
-    gains = torch.tensor(game.gains).view(-1, len(images) // recipe.batch)
+    gains = torch.tensor(game.gains).view(-1, taken(len(images) // recipe.batch))
     history = fitted.history.assign(gain=gains.mean(1).tolist())
     own = {k: v for k, v in fitted.rewind.items() if k.startswith(PREFIX)}
     return train.Fit(history, {k.removeprefix(PREFIX): v for k, v in own.items()})

@@ -6,7 +6,6 @@ that lead to it.
 
 import json
 from collections.abc import Callable, Iterator
-from math import prod
 
 from lottolab import runs
 
@@ -17,57 +16,15 @@ IMAGES += ("samples", "canaries")
 SHORT = {"models": 6, "draws": 2, "keys": 4, "limit": 4}
 IN_ATTACKS = {"steps": 2, "eot": 1, "queries": 4, "teams": 1}
 ATTACKS = ("attack", "attacks", "black_box")
-RATIOS = 2  # tickets that are left of each structure
-ROUNDS = 3  # of a search, unless something is looked up in the rounds
+# How many are left of a list: tickets of each structure; rounds of a search, unless
+# something is looked up in the rounds.
+LISTS = {"ratios": 2, "rates": 3}
 ATTACK_EPOCHS = 4  # of a network that attacks, which is trained on logits
 RECIPES = ("recipe", "second", "search")  # which hold the batch, or leave it as it is
 IGNORED = ("seed", "group", "shadows", "text", "texts")  # they take no time
-EXAMPLES = ("test", "attack.steps", "attack.queries", "attack.eot", "attack.teams")
-# With which numbers the work grows that `shortcuts` do in full. That of a stage that is
-# not here is taken to stay as it is.
-GROWS = {
-    "glyphs.drawn": ("images",),
-    "modelguard.experiments.over_http.timed": ("budget",),
-    "membership.experiments.attacks.attacked": ("samples",),
-    "membership.experiments.attacks.transferred": ("samples",),
-    "membership.experiments.attacks.confounded": ("samples",),
-    "membership.experiments.attacks.shadowed": ("pool",),
-    "membership.experiments.families.family": ("pool", "models", "models"),
-    "membership.experiments.families.exposed": ("pool", "models"),
-    "mia_pruning.experiments.leaks.attacked": ("pool", "attack.epochs"),
-    "mia_pruning.experiments.leaks.attended": ("pool",),
-    "mia_pruning.experiments.leaks.family": ("pool", "models", "models"),
-    "mia_pruning.experiments.studies.learned": ("pool",),
-    "mia_pruning.experiments.studies.searched": ("pool", "attack.epochs"),
-    "modelguard.experiments.thefts.stolen": ("budget",),
-    "modelguard.experiments.studies.served": ("budget",),
-    "modelguard.experiments.studies.grown": ("budget",),
-    "modelguard.experiments.studies.asked_twice": ("budget",),
-    "modelguard.experiments.studies.completed": ("budget", "draws"),
-    "ensembles.experiments.libraries.ticket": ("test",),
-    "ensembles.experiments.libraries.dense": ("test",),
-    "ensembles.experiments.libraries.best": ("val", "tickets"),
-    "ensembles.experiments.trials.examples": EXAMPLES,
-    "ensembles.experiments.trials.scored": ("test", "draws"),
-    "ensembles.experiments.trials.strongest": ("test", "draws"),
-    "ensembles.experiments.studies.transferred": ("test", "tickets"),
-    "ensembles.experiments.studies.transfer": ("test", "tickets"),
-    "ensembles.experiments.studies.masked": ("images", "attack.steps", "attack.eot"),
-    "together.echoes.echo": ("pool",),
-    "together.echoes.echoed": ("pool", "models", "models"),
-    "together.evidence.judged": ("pool",),
-    "together.evidence.false_claims": ("pool", "models"),
-    "together.leaks.behind": ("pool", "models"),
-    "together.leaks.labels_alone": ("pool", "models"),
-    "together.leaks.trajectory": ("pool",),
-    "together.worth.fooled": ("attack.images", "attack.steps", "attack.eot"),
-    "together.worth.measured": ("attack.images", "attack.steps", "attack.eot"),
-    "together.worth.memorised": ("pool",),
-    "ownership.experiments.signatures.false_claims": ("keys",),
-    "ownership.experiments.ambiguity.aligned_claims": ("keys",),
-}
-STILL = ("dense", "ticket", "best", "team", "static")  # defences that draw nothing
-DRAWN = ("attack.eot", "attack.teams", "draws")  # which count for the others alone
+# What takes no other time either: a step's images count one by one, and each round of a
+# search is a run of its own.
+UNSCALED = {"batch", "rates", *IGNORED}
 
 
 def walk(value, place: tuple = ()) -> Iterator[tuple[tuple, object]]:
@@ -119,10 +76,10 @@ def shortened(full: dict, keep: int, batch: int) -> dict:
     """Return the arguments for a rehearsal: `keep` images and batches of `batch`.
 
     All numbers of images shrink by one factor, those of `SHORT` to what is there.
-    Epochs stay: `shortcuts` passes over all but the first.
+    Epochs stay: a training itself passes over most of them.
     """
     factor = max(1, main(full) // keep)
-    lists = {"ratios": RATIOS} | ({} if "at" in full else {"rates": ROUNDS})
+    lists = LISTS if "at" not in full else {k: LISTS[k] for k in LISTS if k != "rates"}
 
     def cut(key, value, parent):
         if isinstance(value, dict):
@@ -172,15 +129,48 @@ def kind(stage: Callable, full: dict) -> str:
     return runs.name(stage) + json.dumps(shape("", full, ""), sort_keys=True)
 
 
-def growth(stage: Callable, cut: dict, full: dict) -> float:
-    """Return how often the rest of a run's work is that of the shortened run."""
-    defence = (full.get("defence") or {}).get("name")
-    names = [n for n in GROWS.get(runs.name(stage), ()) if find(cut, n)]
-    if defence in STILL or "team" not in full.get("defences", ["team"]):
-        names = [n for n in names if n not in DRAWN]
-    if defence == "static":
-        names.append("tickets")
-    return prod(find(full, name) / find(cut, name) for name in names)
+def lengthened(cut: dict, full: dict) -> Iterator[tuple[str, dict]]:
+    """Yield the name of each number that was cut, and the shortened arguments with it
+    doubled, or as it is in full. All numbers of images are `images`.
+    """
+    names = {_group(place) for place, _ in _cut(cut, full)} - UNSCALED
+    for name in sorted(names):
+        longer = json.loads(json.dumps(cut))
+        for place, whole in _cut(cut, full):
+            if _group(place) == name:
+                few = at(cut, place)
+                more = whole[: 2 * len(few)] if name in LISTS else min(whole, 2 * few)
+                at(longer, place[:-1])[place[-1]] = more
+        yield name, longer
+
+
+def ratios(cut: dict, full: dict) -> dict[str, float]:
+    """Return how much larger each number that was cut is in full; the sum where several
+    have one name."""
+    sums: dict[str, list[int]] = {}
+    for place, whole in _cut(cut, full):
+        name, few = _group(place), at(cut, place)
+        pair = (len(few), len(whole)) if name in LISTS else (few, whole)
+        sums[name] = [a + b for a, b in zip(sums.get(name, (0, 0)), pair, strict=True)]
+    return {n: whole / few for n, (few, whole) in sums.items() if n not in UNSCALED}
+
+
+def _cut(cut: dict, full: dict) -> Iterator[tuple[tuple, object]]:
+    """Yield place and whole value of what is shorter in `cut`, and is not empty."""
+    there = dict(walk(full))
+    for place, few in walk(cut):
+        whole = there.get(place)  # of two runs of a kind, lists may differ in length
+        is_list = isinstance(few, list) and place[-1] in LISTS
+        if is_list and 0 < len(few) < len(whole or ()):
+            yield place, whole
+        if type(few) is int and type(whole) is int and 0 < few < whole:
+            yield place, whole
+
+
+def _group(place: tuple) -> str:
+    """Return the name of a number that is cut, without its place in lists."""
+    names = [key for key in place if isinstance(key, str)]
+    return "images" if names[-1] in IMAGES else names[-1]
 
 
 def siblings(asked: dict, cut: dict, full: dict) -> Iterator[dict]:
@@ -197,7 +187,7 @@ def siblings(asked: dict, cut: dict, full: dict) -> Iterator[dict]:
         if key in cut or key not in asked or not few:
             continue
         if key == "rank":
-            few, many = RATIOS, counts[key] // len(full["structures"])
+            few, many = LISTS["ratios"], counts[key] // len(full["structures"])
             yield from ({**given, key: r} for r in range(asked[key], many, few))
             return
         if asked[key] // few == cut.get("group"):

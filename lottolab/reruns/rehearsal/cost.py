@@ -11,9 +11,8 @@ import pandas as pd
 
 from lottolab import runs
 from lottolab.nets import models, train
-from lottolab.reruns.rehearsal.arguments import RECIPES, find, growth, main
-from lottolab.reruns.rehearsal.ledger import Ledger
-from lottolab.reruns.rehearsal.rehearsal import Rehearsal
+from lottolab.reruns.rehearsal.arguments import RECIPES, find, main
+from lottolab.reruns.rehearsal.rehearsal import Rehearsal, growth
 
 WORK = ["in training", "in predictions", "in the rest"]  # PFLOP
 COLUMNS = ["stage", "network", "dataset", "batch", "runs", "steps", "seconds a step"]
@@ -33,8 +32,8 @@ def table(found: Rehearsal) -> pd.DataFrame:
     training holds; `disk GB` in the store; `error`, where the rehearsal ended in one.
     """
     rows = [
-        _run(stage, full, found.ledgers.get(key)) | {"error": found.errors.get(key, "")}
-        for stage, full, key in found.runs.values()
+        _run(found, *run) | {"error": found.errors.get(run[2], "")}
+        for run in found.runs.values()
     ]
     summed = ["runs", "steps", *WORK, "hours here", "CPU-hours", "disk GB"]
     summed.append("training seconds")
@@ -46,29 +45,32 @@ def table(found: Rehearsal) -> pd.DataFrame:
     return wide[COLUMNS]
 
 
-def _run(stage: Callable, full: dict, ledger: Ledger | None) -> dict:
+def _run(found: Rehearsal, stage: Callable, full: dict, key: str) -> dict:
     """Return what one run costs; nothing is known of a kind that failed."""
     row = dict.fromkeys([*COLUMNS, "training seconds"], 0.0)
     row |= {"stage": runs.name(stage), "network": _network(full), "runs": 1}
     row |= {"dataset": _dataset(full), "batch": _batch(full)}
+    ledger = found.ledgers.get(key)
     if ledger is None:
         return row
-    cut = ledger.arguments
+    cut, work = ledger.arguments, ledger.work
     more = main(full) / main(cut) if main(cut) else 1.0
-    rest, training = growth(stage, cut, full), more * ledger.training.seconds
-    here = training + more * ledger.rows.seconds + rest * ledger.rest.seconds
-    small = ledger.rest.flop < NETWORK * ledger.rest.seconds
+    training = more * work["seconds training"]
+    rest = growth(found, key, full, "seconds rest") * work["seconds rest"]
+    small = work["flop rest"] < NETWORK * work["seconds rest"]
     held = ledger.held * _batch(full) + STATE * ledger.parameters
+    flop = growth(found, key, full, "flop rest") * work["flop rest"]
+    weights, values = found.disk[key]
     return row | {
-        "steps": more * ledger.trained / _batch(full),
+        "steps": more * work["steps"] * _batch(cut) / _batch(full),
         "training seconds": training,
-        "in training": more * ledger.training.flop / 1e15,
-        "in predictions": more * ledger.rows.flop / 1e15,
-        "in the rest": rest * ledger.rest.flop / 1e15,
-        "hours here": here / 3600,
-        "CPU-hours": rest * ledger.rest.seconds / 3600 if small else 0.0,
+        "in training": more * work["flop training"] / 1e15,
+        "in predictions": more * work["flop predictions"] / 1e15,
+        "in the rest": flop / 1e15,
+        "hours here": (training + more * work["seconds predictions"] + rest) / 3600,
+        "CPU-hours": rest / 3600 if small else 0.0,
         "GPU GB": held / 1e9,
-        "disk GB": (ledger.weights + more * ledger.values) / 1e9,
+        "disk GB": (weights + more * values) / 1e9,
     }
 
 

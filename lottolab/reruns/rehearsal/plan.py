@@ -5,18 +5,15 @@ import io
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
-from unittest.mock import patch
 
 import matplotlib.pyplot as plt
-import pandas as pd
 import torch
 
-from lottolab.images import datasets
 from lottolab.images.datasets import Dataset
 from lottolab.nets import tickets
 from lottolab.pages import parameters
 from lottolab.reruns.rehearsal.arguments import sparsest
-from lottolab.runs import jobs, results
+from lottolab.runs import jobs, results, steps
 
 # Images of the training and of the test part, channels, pixels a side, classes.
 OFFICIAL = {
@@ -48,49 +45,49 @@ def planned(chapter: str, scale: str) -> jobs.Work:
     values = parameters.resolve(chapter, scale, {})
     text = (parameters.BOOK / f"{chapter}.ipynb").read_text(encoding="utf-8")
     cells = [c for c in json.loads(text)["cells"] if c["cell_type"] == "code"]
-    work: jobs.Work = []
+    planner = Planner()
     scope: dict = {"__name__": "planned"}
-    with _captured(work) as seen, contextlib.suppress(_Planned):
+    with _quiet(), steps.watched(planner), contextlib.suppress(_Planned):
         for cell in cells:
-            seen["source"] = "".join(cell["source"])
-            exec(seen["source"], scope)
+            planner.source = "".join(cell["source"])
+            exec(planner.source, scope)
             if "parameters" in cell["metadata"].get("tags", []):
                 scope |= values
-    keys = [(stage, json.dumps(given, sort_keys=True)) for stage, given in work]
+    keys = [(stage, json.dumps(given, sort_keys=True)) for stage, given in planner.work]
     return [(stage, json.loads(given)) for stage, given in dict.fromkeys(keys)]
 
 
-@contextmanager
-def _captured(work: jobs.Work) -> Iterator[dict]:
-    """Within the block, note what is asked for in place of computing it.
+class Planner(steps.Watcher):
+    """Note what is asked for in place of computing it; data sets are empty images."""
 
-    Yields a dict, in which `source` is to be that of the cell that runs.
-    """
-    seen = {"source": ""}
+    def __init__(self) -> None:
+        self.work: jobs.Work = []
+        self.source = ""  # of the cell that runs
 
-    def compute(asked: jobs.Work, keep=None) -> list[dict]:
-        work.extend(asked)
-        return [_pretended(stage, given) for stage, given in asked]
-
-    def measure(asked: list[results.Asked]) -> list[dict]:
-        work.extend((stage, given) for _, stage, given in asked)
-        if "results.write(" in seen["source"]:
-            raise _Planned
+    def announced(self, work: jobs.Work) -> jobs.Work:
         return []
 
+    def compute(self, work: jobs.Work, keep: tuple[str, ...] | None) -> list[dict]:
+        self.work.extend(work)
+        if keep == results.MEASURED and "results.write(" in self.source:
+            raise _Planned
+        return [_pretended(stage, given) for stage, given in work]
+
+    def dataset(self, name: str, options: dict) -> Dataset | None:
+        return None if name == "digits" else _empty(name, **options)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Within the block, nothing is printed or drawn on a screen."""
     backend = plt.get_backend()
     plt.switch_backend("Agg")
-    with contextlib.ExitStack() as stack:
-        stack.enter_context(contextlib.redirect_stdout(io.StringIO()))
-        stack.enter_context(patch.multiple(datasets, get=_empty, load=_empty))
-        columns = ["stage", "runs", "in store", "seconds", "minutes left"]
-        plan = pd.DataFrame(columns=columns)
-        changed = {"compute": compute, "plan": lambda asked: plan}
-        stack.enter_context(patch.multiple(jobs, **changed))
-        stack.enter_context(patch.object(results, "measure", measure))
-        yield seen
-    plt.close("all")
-    plt.switch_backend(backend)
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):
+            yield
+    finally:
+        plt.close("all")
+        plt.switch_backend(backend)
 
 
 def _pretended(stage, given: dict) -> dict:
@@ -99,12 +96,8 @@ def _pretended(stage, given: dict) -> dict:
     return {"rates": sparsest(given), "found": True, "steps": []}
 
 
-def _empty(named: str | dict, **options) -> Dataset:
+def _empty(name: str, **given) -> Dataset:
     """Return a set of black images, as many and as large as those of the real one."""
-    given = dict(named) if isinstance(named, dict) else {"name": named} | options
-    name = given.pop("name")
-    if name == "digits":
-        return LOAD(name, **given)
     if name == "glyphs":
         shape = (given.get("images", 10_000), 0, 1, 28, given.get("classes", 100))
     else:
@@ -126,6 +119,3 @@ def _empty(named: str | dict, **options) -> Dataset:
     )
     vars(found)["first"] = torch.ones(count, dtype=torch.bool)
     return found
-
-
-LOAD = datasets.load

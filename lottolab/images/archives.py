@@ -12,15 +12,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from hashlib import md5
 from pathlib import Path
-from unittest.mock import patch
 
 import numpy as np
 
 from lottolab.checks import one_of
+from lottolab.images import sources
 
 
 def write(name: str, root: Path, train: int, test: int) -> dict[str, dict]:
-    """Write a set with about so many pictures under `root`; return what to patch.
+    """Write a set with about so many pictures under `root`; return what differs.
 
     torchvision checks its archives by the md5 of the real ones. What is returned holds,
     by the name of torchvision's class, the attributes that stand for the tiny one; for
@@ -35,17 +35,13 @@ def standing_in(names: list[str], root: Path, train: int, test: int) -> Iterator
     """Within the block, torchvision takes tiny archives of these sets for the real."""
     import torchvision.datasets as sets
 
-    changes: dict[str, dict] = {}
-    for name in names:
-        changes |= write(name, root, train, test)
-    patches = [patch.multiple(getattr(sets, s), **v) for s, v in changes.items()]
-    for each in patches:
-        each.start()
     try:
+        for name in names:
+            for kind, change in write(name, root, train, test).items():
+                sources.STANDING_IN[kind] = type(kind, (getattr(sets, kind),), change)
         yield
     finally:
-        for each in patches:
-            each.stop()
+        sources.STANDING_IN.clear()
 
 
 def noise(count: int, *shape: int, seed: int) -> np.ndarray:
