@@ -413,7 +413,7 @@ def test_a_claim_of_equal_leakage_says_first_that_there_is_a_leak():
 def test_no_claim_about_every_network_rests_on_an_interval_without_width():
     """What is the same in all networks by construction is counted."""
     for chapter in CHAPTERS:
-        table = results.read(chapter, "laptop")
+        table = results.load(results.find(chapter, "laptop"))
         for one in (c for c in claims.load() if c.chapter == chapter):
             for test in one.tests:
                 if test.kind in ("at_least", "at_most"):
