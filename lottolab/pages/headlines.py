@@ -2,6 +2,7 @@
 
 import html
 import os
+import re
 
 import pandas as pd
 from IPython.display import HTML, Markdown
@@ -32,8 +33,8 @@ def table(rows: pd.DataFrame) -> HTML:
     """Show a line for each claim that `judged` has, in the chapters' order.
 
     It holds some words of the authors', with the whole sentence as a tip, our number at
-    the first scale where there is one, and the verdict at each scale; where the claim
-    by itself would have come out otherwise, that is said.
+    the first scale where there is one, with the number of seeds as a tip, and the
+    verdict at each scale; a star marks those that would be others alone.
     """
     known = {claim.id: claim for claim in claims.load() if claim.headline}
     lines = []
@@ -51,12 +52,14 @@ def _line(claim: claims.Claim, rows: pd.DataFrame) -> dict[str, str]:
     said, first = claim.headline, rows.iloc[0]
     whole = html.escape(f"{said.says} ({said.place})")
     words = html.escape(said.words)
+    number = html.escape(first["ours"])
+    short = re.sub(r", (n = \d+|weakest of \d+ tests)", "", number)
     place = str(CHAPTERS.index(claim.chapter) + 1)
     stale = " (stale)" if first["stale"] else ""
     line = {
         "chapter": f'<a href="{claim.chapter}.html">{place}</a>',
         "the authors say": f'<span title="{whole}">“{words}”</span>',
-        "we measured": html.escape(f"{said.here}: {first['ours']}{stale}"),
+        "we measured": f'<span title="{number}">{said.here}: {short}{stale}</span>',
     }
     linked = "status" in parameters.chapters() and not os.environ.get(results.OWN)
     for row in rows.itertuples():
@@ -64,7 +67,7 @@ def _line(claim: claims.Claim, rows: pd.DataFrame) -> dict[str, str]:
         if linked:
             told = f'<a href="status.html#{claim.id}">{told}</a>'
         if row.alone != row.verdict and row.verdict != claims.SAME:
-            told += f" (alone {row.alone})"
+            told = f'<span title="alone: {row.alone}">{told}*</span>'
         line[f"verdict, {row.scale}"] = told
     return line
 
