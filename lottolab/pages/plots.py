@@ -171,7 +171,6 @@ def verdicts(counts: pd.DataFrame) -> Figure:
     """Draw how many claims of each chapter (row) came to which verdict (column)."""
     looks = {
         "reproduced": {"color": "#0072B2"},
-        "partly": {"color": "#56B4E9"},
         "inconclusive": {"color": "0.75"},
         "refuted": {"color": "#D55E00"},
     }

@@ -185,7 +185,8 @@ def provenance(chapter: str, scale: str) -> HTML:
 
 def _claim(claim: claims.Claim, measured: pd.DataFrame, found: pd.DataFrame):
     """Return the cells on one claim: selections, seeds, kinds, fingerprints, dates."""
-    asked = [s for test in claim.tests for s in (test.a, test.b) if s is not None]
+    tests = (*claim.given, *claim.tests)
+    asked = [s for test in tests for s in (test.a, test.b) if s is not None]
     words = [", ".join(f"{k} {v}" for k, v in selection.items()) for selection in asked]
     shown = "; ".join(dict.fromkeys(words))
     try:

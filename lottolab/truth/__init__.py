@@ -1,7 +1,8 @@
 """What counts as evidence: intervals, and claims that are judged by them.
 
 `stats` makes intervals over seeds, and `rates` exact ones of hits in trials.
-`claims_file` reads what the papers claim from `data/claims.yaml`, `selection` selects
-the measurements that decide it, `claims` judges, and `power` says how many seeds would
-decide what is inconclusive.
+`claims_file` reads what the papers claim (a `claim`) from `data/claims.yaml`,
+`selection` selects the measurements that decide it, `verdicts` has the rules,
+`deciding` applies them to one test, `claims` judges, the headline claims together, and
+`power` says how many seeds would decide what is inconclusive.
 """

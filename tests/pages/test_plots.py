@@ -7,7 +7,7 @@ from lottolab.pages import plots, show
 from lottolab.truth import claims
 
 PLACES = (("together", 1), ("ownership", 1), ("ownership", 2))
-VERDICTS = ["refuted", "refuted", "partly"]
+VERDICTS = ["refuted", "refuted", "inconclusive"]
 pytestmark = pytest.mark.usefixtures("rendered")
 
 
@@ -30,5 +30,5 @@ def test_every_claim_is_counted_once(monkeypatch):
     monkeypatch.setattr(claims, "load", lambda: known)
     counts = show.verdict_counts(card)
     assert counts.index.tolist() == ["ownership", "together"]
-    assert counts.loc["ownership"].to_dict() == {"partly": 1, "refuted": 1}
-    assert counts.loc["together"].to_dict() == {"partly": 0, "refuted": 1}
+    assert counts.loc["ownership"].to_dict() == {"inconclusive": 1, "refuted": 1}
+    assert counts.loc["together"].to_dict() == {"inconclusive": 0, "refuted": 1}

@@ -40,19 +40,24 @@ POINTS = {FIFTH: "fifth", SPARSEST: "sparsest"}
 
 
 CLAIMS = """\
-- {id: ownership-matches, chapter: ownership, place: Table 1, statement: It matches.,
+- {id: ownership-matches, chapter: ownership, place: Table 1, whose: paper,
+   statement: It matches.,
    paper: {dense: 0.9167}, test: [
    {kind: equal, a: {metric: test_accuracy, arm: ticket, point: fifth},
     b: {metric: test_accuracy, arm: dense}, margin: 0.01}]}
-- {id: ownership-breaks, chapter: ownership, place: Table 2, statement: It breaks.,
+- {id: ownership-breaks, chapter: ownership, place: Table 2, whose: paper,
+   statement: It breaks.,
    test: [{kind: less, a: {metric: test_accuracy, arm: ticket, point: sparsest},
     b: {metric: test_accuracy, arm: dense}, margin: 0.01}]}
-- {id: ownership-random, chapter: ownership, place: Table 3, statement: Any mask does.,
+- {id: ownership-random, chapter: ownership, place: Table 3, whose: paper,
+   statement: Any mask does.,
    test: [{kind: equal, a: {metric: test_accuracy, arm: ticket, point: sparsest},
     b: {metric: test_accuracy, arm: random mask, point: sparsest}, margin: 0.01}]}
-- {id: ownership-world, chapter: ownership, place: "§1", statement: It is used.,
+- {id: ownership-world, chapter: ownership, place: "§1", whose: paper,
+   statement: It is used.,
    not_testable: no network here is for sale}
-- {id: membership-leaks, chapter: membership, place: "§2", statement: It leaks.,
+- {id: membership-leaks, chapter: membership, place: "§2", whose: paper,
+   statement: It leaks.,
    test: [{kind: at_least, a: {metric: accuracy}, value: 0.5}]}
 """
 

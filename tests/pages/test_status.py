@@ -14,11 +14,14 @@ from lottolab.runs import places, results
 from lottolab.truth import claims_file
 
 CLAIMS = """\
-- {id: ownership-holds, chapter: ownership, place: "§1", statement: It holds., test: [
+- {id: ownership-holds, chapter: ownership, place: "§1", whose: paper,
+   statement: It holds., test: [
    {kind: greater, a: {metric: m, arm: ticket}, b: {metric: m, arm: dense}}]}
-- {id: ownership-moves, chapter: ownership, place: "§2", statement: "It <moves>.",
+- {id: ownership-moves, chapter: ownership, place: "§2", whose: paper,
+   statement: "It <moves>.",
    test: [{kind: at_least, a: {metric: gone}, value: 0}]}
-- {id: ownership-sells, chapter: ownership, place: "§3", statement: It sells.,
+- {id: ownership-sells, chapter: ownership, place: "§3", whose: paper,
+   statement: It sells.,
    not_testable: nothing here is for sale}
 """
 CODE = {"tickets.dense": "new", "tickets.iterative": "new", "models.built": "new"}

@@ -4,8 +4,7 @@ Tables are synthetic: seed i of an arm has its centre plus `SPREAD[i]`, or its n
 so that means, spreads and hence intervals follow from what a test writes down.
 """
 
-import doctest
-import itertools
+import json
 import math
 
 import numpy as np
@@ -13,8 +12,11 @@ import pandas as pd
 import pytest
 from scipy import stats as scipy_stats
 
-from lottolab.truth import claims, claims_file
+from lottolab.pages.parameters import BOOK
+from lottolab.runs import results
+from lottolab.truth import claims
 from lottolab.truth.claims import Claim, ClaimError, Criterion
+from lottolab.truth.claims_file import CHAPTERS
 from lottolab.truth.selection import select
 
 SPREAD = np.array([-0.001, 0.0, 0.001, 0.0])  # s.e. 0.0004, half a 95 % interval 0.0013
@@ -44,10 +46,6 @@ def claim(*tests: Criterion, **changes) -> Claim:
 def word(kind: str, table: pd.DataFrame, **line) -> str:
     b = B if kind in ("equal", "greater", "less") else None
     return claims.judge(claim(Criterion(kind, A, b, **line)), table).word
-
-
-def test_examples_in_docstrings_run():
-    assert doctest.testmod(claims).failed == 0
 
 
 # Verdicts
@@ -125,29 +123,10 @@ def test_one_arm_is_judged_against_a_value(kind, value, expected):
     assert word(kind, arm("ticket", 0.9 + SPREAD), value=value) == expected
 
 
-def test_truth_table_of_claims_with_several_tests():
-    r, x, i = "reproduced", "refuted", "inconclusive"
-    table = {
-        (r,): r,
-        (x,): x,
-        (i,): i,
-        (r, r): r,
-        (x, x): x,
-        (i, i): i,
-        (r, x): "partly",
-        (r, i): i,
-        (x, i): i,
-        (r, x, i): "partly",
-    }
-    for words, expected in table.items():
-        for order in itertools.permutations(words):
-            assert claims.combine(order) == expected
-
-
 def test_a_claim_with_two_tests_is_judged_through_both():
     up, down = Criterion("greater", A, B), Criterion("less", A, B)
     verdict = claims.judge(claim(up, down), pair(0.01))
-    assert verdict.word == "partly"
+    assert verdict.word == "refuted"
     assert len(verdict.intervals) == 2
     assert claims.judge(claim(up, up), pair(0.01)).word == "reproduced"
 
@@ -331,7 +310,7 @@ def test_an_unknown_chapter_is_refused_with_the_closest():
 
 def test_the_books_own_claims_are_valid_and_judged_as_they_were_meant():
     found = {c.id: c for c in claims.load()}
-    assert {c.chapter for c in found.values()} <= set(claims_file.CHAPTERS)
+    assert {c.chapter for c in found.values()} <= set(CHAPTERS)
     points = {"ticket": 0.893, "random mask": 0.85, "new initialisation": 0.88}
     parts = [arm(a, v + SPREAD, point="sparsest") for a, v in points.items()]
     parts += [arm("ticket", 0.918 - SPREAD, point="fifth"), arm("dense", 0.92 + SPREAD)]
@@ -349,6 +328,7 @@ GOOD = """
   chapter: mia_pruning
   place: Table 2
   statement: Pruning leaks.
+  whose: paper
   paper: {auc: 0.7}
   test:
     - {kind: equal, a: {metric: auc, arm: x}, b: {metric: auc, arm: y}, margin: 0.01}
@@ -367,6 +347,78 @@ def test_a_good_file_is_read(tmp_path):
     assert one.paper == {"auc": 0.7}
     skipped = GOOD[: GOOD.index("  test:")] + "  not_testable: no GPU\n"
     assert claims.load(written(tmp_path, skipped))[0].not_testable == "no GPU"
+    for key in ("given: []", "headline: {}"):
+        with pytest.raises(ValueError, match="given and headline need a test"):
+            claims.load(written(tmp_path, f"{skipped}  {key}\n"))
+
+
+def test_what_stands_beside_the_tests_is_read(tmp_path):
+    more = """
+  changed: A precondition was a test.
+  headline: {says: It leaks badly., words: leaks badly, place: abstract, here: AUC}
+  given:
+    - {kind: at_least, a: {metric: auc, arm: y}, value: 0.54}
+  test:
+"""
+    (one,) = claims.load(written(tmp_path, GOOD.replace("\n  test:\n", more)))
+    assert (one.whose, one.changed) == ("paper", "A precondition was a test.")
+    assert one.headline.words in one.headline.says
+    assert one.given[0].value == 0.54
+    assert one.tests[0].scale == "plain"
+    probit = GOOD.replace("margin: 0.01", "margin: 0.01, scale: probit")
+    assert claims.load(written(tmp_path, probit))[0].tests[0].scale == "probit"
+
+
+def test_a_withdrawn_claim_is_kept_apart_and_its_successor_names_it(tmp_path):
+    old = GOOD.replace("  test:\n", "  withdrawn: It had no margin.\n  test:\n")
+    new = GOOD.replace("pruning-leaks", "pruning-leaks-more")
+    new = new.replace("  test:\n", "  replaces: mia-pruning-leaks\n  test:\n")
+    path = written(tmp_path, old + new)
+    assert [c.id for c in claims.load(path)] == ["mia-pruning-leaks-more"]
+    (gone,) = claims.withdrawn(path)
+    assert (gone.id, gone.withdrawn) == ("mia-pruning-leaks", "It had no margin.")
+    assert gone.tests
+
+
+def test_every_withdrawn_claim_of_the_book_has_one_successor():
+    followed = [c.replaces for c in claims.load() if c.replaces]
+    assert sorted(followed) == sorted(c.id for c in claims.withdrawn())
+
+
+def test_every_paper_has_three_or_four_headlines_and_chapter_six_has_five():
+    """The sentences of chapter 6 stand on its page, to the letter."""
+    said = [c for c in claims.load() if c.headline]
+    counts = {name: sum(c.chapter == name for c in said) for name in CHAPTERS}
+    assert counts.pop("together") == 5
+    assert set(counts.values()) <= {3, 4}
+    page = json.loads((BOOK / "together.ipynb").read_text(encoding="utf-8"))
+    text = " ".join("".join(cell["source"]) for cell in page["cells"])
+    for one in said:
+        if one.chapter == "together":
+            assert one.headline.says in text
+            assert one.whose == "ours"
+        else:
+            assert one.whose in ("paper", "table"), one.id
+
+
+def test_a_claim_of_equal_leakage_says_first_that_there_is_a_leak():
+    """Where nothing leaks, equality says nothing."""
+    leaks = ("auc", "tpr at 1% fpr")
+    for one in claims.load():
+        asked = {t.a["metric"] for t in one.tests if t.kind == "equal"}
+        if asked & set(leaks):
+            assert one.given, one.id
+
+
+def test_no_claim_about_every_network_rests_on_an_interval_without_width():
+    """What is the same in all networks by construction is counted."""
+    for chapter in CHAPTERS:
+        table = results.load(results.find(chapter, "laptop"))
+        for one in (c for c in claims.load() if c.chapter == chapter):
+            for test in one.tests:
+                if test.kind in ("at_least", "at_most"):
+                    (ci,) = claims.decide(test, table, one.id).intervals
+                    assert ci.low < ci.high, one.id
 
 
 @pytest.mark.parametrize(
@@ -403,8 +455,22 @@ def test_a_good_file_is_read(tmp_path):
         ("  test:\n", "  not_testable: no\n  test:\n", "not_testable must be a text"),
         ("  test:\n", "  not_testable: x\n  test:\n", "either test or not_testable"),
         ("  place:", "  id: twice\n  place:", r"must not repeat.*id, line 4"),
-        ("margin: 0.01", "margin: 1, margin: 2", r"must not repeat.*margin, line 8"),
+        ("margin: 0.01", "margin: 1, margin: 2", r"must not repeat.*margin, line 9"),
         ("{auc: 0.7}", "{auc: 0.7", "is not YAML"),
+        ("  whose: paper\n", "", "must also have whose"),
+        ("whose: paper", "whose: papers", "whose must be one of .* did you mean paper"),
+        ("  test:\n", "  given: []\n  test:\n", "given must be a list of tests"),
+        ("  test:\n", "  given: [{kind: odd}]\n  test:\n", "given 1: kind must be one"),
+        ("  test:\n", "  replaces: mia-x\n  test:\n", "must name a withdrawn claim"),
+        ("  test:\n", "  withdrawn: ''\n  test:\n", "withdrawn must be a text"),
+        ("  test:\n", "  headline: {says: It}\n  test:\n", "headline must also have"),
+        (
+            "  test:\n",
+            "  headline: {says: It leaks, words: It drips, place: abstract, "
+            "here: AUC}\n  test:\n",
+            "words must stand in says, got It drips",
+        ),
+        ("margin: 0.01", "margin: 0.01, scale: logit", "scale must be one of probit"),
     ],
 )
 def test_a_bad_file_is_refused_with_file_claim_and_fix(tmp_path, old, new, message):

@@ -1,0 +1,119 @@
+"""The head of the scorecard: what authors say, what we measured, what came of it."""
+
+import html
+import os
+import re
+
+import pandas as pd
+from IPython.display import HTML, Markdown
+
+from lottolab.pages import parameters, show
+from lottolab.runs import results
+from lottolab.truth import claims
+from lottolab.truth.claim import WHOSE
+from lottolab.truth.claims_file import CHAPTERS
+
+
+def judged(*scales: str) -> pd.DataFrame:
+    """Judge the headline claims together by the results at one or more scales.
+
+    The columns are those of `claims.headlines`; chapters that a scale was not run for
+    have no rows.
+    """
+    tables = {}
+    for scale in dict.fromkeys(scales):
+        found = {c: results.read(c, scale) for c in parameters.chapters()}
+        tables[scale] = {c: table for c, table in found.items() if table is not None}
+    lenient = bool(os.environ.get(results.OWN))  # a reader's run may leave rows out
+    rows = claims.headlines(tables, lenient=lenient)
+    return rows[rows["verdict"] != claims.NOT_RUN].reset_index(drop=True)
+
+
+def table(rows: pd.DataFrame) -> HTML:
+    """Show a line for each claim that `judged` has, in the chapters' order.
+
+    It holds some words of the authors', with the whole sentence as a tip, our number at
+    the first scale where there is one, with the number of seeds as a tip, and the
+    verdict at each scale; a star marks those that would be others alone.
+    """
+    known = {claim.id: claim for claim in claims.load() if claim.headline}
+    lines = []
+    for chapter in CHAPTERS:
+        for name in dict.fromkeys(rows["claim"]):
+            if known[name].chapter == chapter:
+                lines.append(_line(known[name], rows[rows["claim"] == name]))
+    columns = ["chapter", "the authors say", "we measured"]
+    columns += [f"verdict, {scale}" for scale in dict.fromkeys(rows["scale"])]
+    frame = pd.DataFrame(lines).reindex(columns=columns, fill_value="").fillna("")
+    return show.boxed(frame, "headlines", escape=False)
+
+
+def _line(claim: claims.Claim, rows: pd.DataFrame) -> dict[str, str]:
+    said, first = claim.headline, rows.iloc[0]
+    whole = html.escape(f"{said.says} ({said.place})")
+    words = html.escape(said.words)
+    number = html.escape(first["ours"])
+    short = re.sub(r", (n = \d+|weakest of \d+ tests)", "", number)
+    place = str(CHAPTERS.index(claim.chapter) + 1)
+    stale = " (stale)" if first["stale"] else ""
+    line = {
+        "chapter": f'<a href="{claim.chapter}.html">{place}</a>',
+        "the authors say": f'<span title="{whole}">“{words}”</span>',
+        "we measured": f'<span title="{number}">{said.here}: {short}{stale}</span>',
+    }
+    linked = "status" in parameters.chapters() and not os.environ.get(results.OWN)
+    for row in rows.itertuples():
+        told = html.escape(row.verdict)
+        if linked:
+            told = f'<a href="status.html#{claim.id}">{told}</a>'
+        if row.alone != row.verdict and row.verdict != claims.SAME:
+            told = f'<span title="alone: {row.alone}">{told}*</span>'
+        line[f"verdict, {row.scale}"] = told
+    return line
+
+
+def told(rows: pd.DataFrame) -> Markdown:
+    """Count the verdicts on the headline claims in a sentence, scale by scale."""
+    counts = []
+    for scale, group in rows.groupby("scale", sort=False):
+        words = group["verdict"].value_counts()
+        each = ", ".join(f"{count} {word}" for word, count in words.items())
+        counts.append(f"{words.sum()} at `{scale}` scale: {each}")
+    return Markdown(f"Headline claims, {'; '.join(counts)}.")
+
+
+def sentences() -> HTML:
+    """Show the sentences behind the headline claims, whole, and where they stand."""
+    said = [(c.id, c.headline.says, c.headline.place) for c in _headlined()]
+    return show.boxed(pd.DataFrame(said, columns=["claim", "sentence", "place"]))
+
+
+def _headlined() -> list[claims.Claim]:
+    return [claim for claim in claims.load() if claim.headline]
+
+
+def exploratory(card: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows of a scorecard that are no headline claims."""
+    return card[~card["claim"].isin([c.id for c in _headlined()])]
+
+
+def whose(card: pd.DataFrame) -> HTML:
+    """Count a scorecard's verdicts by whose claim it is."""
+    counts = pd.crosstab(card["whose"].map(WHOSE), card["verdict"])
+    counts = counts.reindex([w for w in WHOSE.values() if w in counts.index])
+    return show.table(counts.rename_axis("whose").reset_index())
+
+
+def withdrawn(scale: str) -> HTML:
+    """Show the claims that were withdrawn: why, who follows, and their last verdict."""
+    followed = {c.replaces: c.id for c in claims.load() if c.replaces}
+    gone, tables = claims.withdrawn(), {}
+    for chapter in dict.fromkeys(c.chapter for c in gone):
+        if (found := results.read(chapter, scale)) is not None:
+            tables[chapter] = found
+    lenient = bool(os.environ.get(results.OWN))
+    card = claims.scorecard(tables, gone, lenient)
+    card["why it was withdrawn"] = [c.withdrawn for c in gone]
+    card["followed by"] = [followed.get(c.id, "") for c in gone]
+    shown = ["claim", "statement", "verdict", "why it was withdrawn", "followed by"]
+    return show.boxed(card[shown])

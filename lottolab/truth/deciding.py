@@ -1,0 +1,150 @@
+"""Decide one test of a claim from a results table; `verdicts` has the rules."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from scipy import stats as distributions
+
+from lottolab.checks import require
+from lottolab.truth import rates, stats
+from lottolab.truth.claim import COUNTS, Criterion
+from lottolab.truth.selection import ClaimError, select
+from lottolab.truth.verdicts import (
+    ALPHA,
+    INCONCLUSIVE,
+    MIN_SEEDS,
+    REFUTED,
+    REPRODUCED,
+    Verdict,
+)
+
+
+def decide(test: Criterion, table: pd.DataFrame, claim: str) -> Verdict:
+    """Return the verdict on one test, by the table at the head of `verdicts`.
+
+    Raises ClaimError, naming claim and selection, if the rows that decide are missing,
+    ambiguous, not finite, or not there for the same seeds on both sides.
+    """
+    rows = [select(table, s, claim) for s in (test.a, test.b) if s is not None]
+    try:
+        arms = [row["value"].astype(float).to_dict() for row in rows]
+        if test.scale == "probit":
+            arms = [_probit(arm) for arm in arms]
+        x = stats.paired_by(*arms) if len(arms) == 2 else np.array([*arms[0].values()])
+        interval = _interval(test, x)
+        word, detail = _word(test, x, interval)
+    except ValueError as error:
+        raise ClaimError(f"claim {claim}: {asked(test)}: {error}") from error
+    means = [f"{np.mean([*arm.values()]):.{interval.decimals}f}" for arm in arms]
+    ours = f"{' − '.join(means)} = {interval}" if len(arms) == 2 else str(interval)
+    brief = str(interval)
+    if test.kind in COUNTS:
+        brief = f"{_hits(test, x).sum()} of {len(x)}"
+        ours = f"{brief}; share {interval}"
+    stale = any(str(cell) == "True" for row in rows for cell in row.get("stale", ()))
+    stages = frozenset(str(s) for row in rows for s in row.get("stage", ()))
+    holds, fails = (1.0, 1.0) if len(x) < MIN_SEEDS else p_values(test, x)
+    note = f"{asked(test)}: {detail}"
+    found = (ours, (interval,), len(x), stale, holds, fails, stages, brief)
+    return Verdict(word, note, *found)
+
+
+def _probit(arm: Mapping[Any, float]) -> dict[Any, float]:
+    for share in arm.values():
+        inside = 0 < share < 1
+        require(inside, "scale: probit takes shares in (0, 1), no others", share)
+    return {seed: float(distributions.norm.ppf(share)) for seed, share in arm.items()}
+
+
+def _hits(test: Criterion, x: np.ndarray) -> np.ndarray:
+    """Say of each network whether it does what a count asks: bool[n]."""
+    return {
+        "every": x == test.value,
+        "every_at_least": x >= test.value,
+        "every_at_most": x <= test.value,
+    }[test.kind]
+
+
+def _interval(test: Criterion, x: np.ndarray) -> stats.Interval:
+    """Return the mean of x with its interval or, for a count, the share of hits."""
+    if test.kind not in COUNTS:
+        return stats.mean_interval(x)
+    return rates.binomial_interval(int(_hits(test, x).sum()), len(x))
+
+
+def _word(test: Criterion, x: np.ndarray, ci: stats.Interval) -> tuple[str, str]:
+    """Return verdict and its wording for differences, or for one arm's values, x."""
+    if len(x) < MIN_SEEDS:
+        return INCONCLUSIVE, f"only {len(x)} seed{'s' * (len(x) > 1)}"
+    margin, value, equal, detail = test.margin, test.value, False, ""
+    if test.kind == "equal":
+        p, _ = stats.equivalence(x, margin, 1 - ALPHA)
+        equal, detail = p < ALPHA, f" (two one-sided tests, p = {p:.2g})"
+    if test.kind in COUNTS:
+        return (word := REPRODUCED if ci.estimate == 1 else REFUTED), word
+    holds, fails = {
+        "equal": (equal, ci.low > margin or ci.high < -margin),
+        "greater": (ci.low > margin, ci.high < margin),
+        "less": (ci.high < -margin, ci.low > -margin),
+        "at_least": (ci.low >= value, ci.high < value),
+        "at_most": (ci.high <= value, ci.low > value),
+    }[test.kind]
+    word = REPRODUCED if holds else REFUTED if fails else INCONCLUSIVE
+    return word, word + detail
+
+
+def p_values(test: Criterion, x: Sequence[float]) -> tuple[float, float]:
+    """Return the p of "reproduced" and of "refuted" for float[n >= 2] values, or
+    differences, one a seed."""
+    x = np.asarray(x, dtype=float)
+    if test.kind in COUNTS:
+        hits = _hits(test, x)
+        return (0.5 ** len(x), 1.0) if hits.all() else (1.0, 0.0)
+    if test.kind == "equal":
+        p, _ = stats.equivalence(x, test.margin, 1 - ALPHA)
+        outside = (_above(x, test.margin), _above(-x, test.margin))
+        return p, min(outside)
+    bound = {"greater": test.margin, "less": -test.margin}.get(test.kind, test.value)
+    up, down = _above(x, bound), _above(-x, -bound)
+    if test.kind in ("at_least", "at_most") and np.ptp(x) == 0 and x[0] == bound:
+        return 0.0, 1.0  # a bound that is kept to the letter
+    return (up, down) if test.kind in ("greater", "at_least") else (down, up)
+
+
+def _above(x: np.ndarray, bound: float) -> float:
+    """Return one minus the level at which a two-sided interval lies above a bound."""
+    gap, error = float(x.mean()) - bound, float(x.std(ddof=1)) / math.sqrt(len(x))
+    if np.ptp(x) == 0:
+        return 0.0 if gap > 0 else 1.0
+    return min(1.0, 2 * float(distributions.t.sf(gap / error, len(x) - 1)))
+
+
+def asked(test: Criterion) -> str:
+    """Return the question of a test, as "ticket, sparsest > dense − 0.01"."""
+    same = test.b is not None and test.a["metric"] == test.b["metric"]
+    a, b = _label(test.a, False), _label(test.b or {}, same)
+    if test.scale == "probit":
+        a, b = f"Φ⁻¹ of {a}", f"Φ⁻¹ of {b}"
+    size = f" {'+' if test.margin > 0 else '−'} {abs(test.margin):g}"
+    back = f" {'−' if test.margin > 0 else '+'} {abs(test.margin):g}"
+    return {
+        "equal": f"{a} = {b} ± {test.margin:g}",
+        "greater": f"{a} > {b}{size if test.margin else ''}",
+        "less": f"{a} < {b}{back if test.margin else ''}",
+        "at_least": f"{a} ≥ {test.value:g}",
+        "at_most": f"{a} ≤ {test.value:g}",
+        "every": f"{a} = {test.value:g} in every network",
+        "every_at_least": f"{a} ≥ {test.value:g} in every network",
+        "every_at_most": f"{a} ≤ {test.value:g} in every network",
+    }[test.kind]
+
+
+def _label(selection: Mapping[str, Any], without_metric: bool) -> str:
+    names = ", ".join(str(x) for key, x in selection.items() if key != "metric")
+    metric = selection.get("metric", "")
+    if not names:
+        return metric
+    return names if without_metric else f"{metric} of {names}"
