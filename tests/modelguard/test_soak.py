@@ -70,14 +70,17 @@ class Soak:
             self.left -= 1
             place = (place * 31 + 7) % (len(self.images) - size)
             x = self.images[place : place + size]
-            while (content := await self._asked(http, x, name, headers)) is None:
-                await asyncio.sleep(0.05)
+            while isinstance(
+                content := await self._asked(http, x, name, headers), float
+            ):
+                await asyncio.sleep(content)
             rows = [content[i : i + 40] for i in range(0, len(content), 40)]
             for image, row in zip(x, rows, strict=True):
                 known = self.found.setdefault(image.numpy().tobytes(), row)
                 self.mixed += known != row
 
     async def _asked(self, http, x, name, headers):
+        """Return the answer, or the seconds after which to ask again."""
         with suppress(httpx.TransportError):  # it was killed: asked again
             answer = await http.post(
                 "/predict", content=x.numpy().tobytes(), headers=headers
@@ -88,9 +91,9 @@ class Soak:
             self.refused[name] += answer.status_code == 503
             if answer.status_code != 503:
                 self.odd.append(answer.status_code)
-            return None
+            return float(answer.headers.get("Retry-After", 1))
         self.asked_again += 1
-        return None
+        return 0.05
 
     def replayed(self):
         """Return each image's answer by one process that reads the log."""
@@ -123,7 +126,7 @@ def soaked(folder, requests, clients=64, kills=3):
 
 
 def test_a_short_soak_loses_and_mixes_nothing(tmp_path):
-    soaked(tmp_path, 600, clients=8, kills=1)
+    soaked(tmp_path, 200, clients=8, kills=1)
 
 
 @pytest.mark.long

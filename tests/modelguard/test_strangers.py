@@ -270,7 +270,7 @@ def test_half_open_connections_make_room_for_whole_requests(path, monkeypatch, s
 def test_a_head_must_come_within_the_patience_however_it_trickles(path):
     bound = server.listen("127.0.0.1", 0)
     api = endpoints.app(serving.target(path), (1, 8, 8), 10)
-    running = server.made(api, 0.4)
+    running = server.made(api, 2.0)
     thread = threading.Thread(target=running.run, kwargs={"sockets": [bound]})
     thread.start()
     try:
@@ -278,13 +278,13 @@ def test_a_head_must_come_within_the_patience_however_it_trickles(path):
             start = time.perf_counter()
             with pytest.raises(OSError, match=r"reset|pipe|aborted"):
                 trickled(line, b"POST /predict HTTP/1.1\r\nX: " + b"a" * 2000)
-            assert time.perf_counter() - start < 20
+            assert time.perf_counter() - start < 30  # of 40
         with socket.create_connection(bound.getsockname(), timeout=20) as line:
             ask = b"GET /model HTTP/1.1\r\nHost: a\r\n\r\n"
             for _ in range(3):  # whoever asks in time is kept for longer than that
                 line.sendall(ask)
                 assert b"200 OK" in line.recv(4096)
-                time.sleep(0.2)
+                time.sleep(1.0)
     finally:
         running.should_exit = True
         thread.join(60)

@@ -114,7 +114,9 @@ class Worker:
 
     def _run(self) -> None:
         torch.set_num_threads(1)  # holds for this thread alone
-        while batch := self._line.take(BATCH):
+        # Whoever is being answered cannot make room, so that half of it always can.
+        most = max(1, min(BATCH, self.limit // 2))
+        while batch := self._line.take(most):
             self._answer(batch)
 
     def _answer(self, batch: list[Request]) -> None:
