@@ -8,7 +8,7 @@ microseconds a prediction and their ratio, measured in one run: from an empty st
 again when all centroids are known.
 
 Then one query at a time, as a service is asked, with about 100 and 25,000 centroids:
-the batch's way, `Scanned`, and the loop, in turns.
+the batch's way, `Scanned`, and the loop.
 
     python benchmarks/bench_modelguard_s.py [--classes 100] [--count 100000]
 """
@@ -65,16 +65,17 @@ def singles(epsilon: float, count: int, margin: float, queries: int = 100) -> No
     ways = {"batch": batch, "scan": scan, "loop": loop}
     scan(torch.from_numpy(probs))
     loop(probs)
-    took, equal = {name: [] for name in ways}, True
-    for row in np.array_split(probs[-queries:], queries):
-        found = []
-        for name, ask in ways.items():
+    each, answers = {}, []
+    for name, ask in ways.items():
+        took, found = [], []
+        for row in np.array_split(probs[-queries:], queries):
             given = row if name == "loop" else torch.from_numpy(row)
             start = time.perf_counter()
             found.append(np.asarray(ask(given)))
-            took[name].append(time.perf_counter() - start)
-        equal &= all(np.array_equal(found[0], other) for other in found[1:])
-    each = {name: 1e6 * float(np.median(seconds)) for name, seconds in took.items()}
+            took.append(time.perf_counter() - start)
+        each[name] = 1e6 * float(np.median(took))
+        answers.append(np.concatenate(found))
+    equal = all(np.array_equal(answers[0], other) for other in answers[1:])
     said = ", ".join(f"{name} {micro:,.0f} µs" for name, micro in each.items())
     print(f"single queries, {batch.count:,} centroids: {said}; equal: {equal}")
 
