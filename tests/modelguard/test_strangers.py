@@ -284,8 +284,7 @@ def test_a_head_must_come_within_the_patience_however_it_trickles(path):
             for _ in range(3):  # whoever asks in time is kept for longer than that
                 line.sendall(ask)
                 answer = b""
-                while not answer.endswith(b"}"):
-                    assert (part := line.recv(4096))
+                while not answer.endswith(b"}") and (part := line.recv(4096)):
                     answer += part
                 assert b"200 OK" in answer
                 time.sleep(1.0)
