@@ -53,7 +53,7 @@ class Soak:
                 base_url=url, limits=limits, timeout=60, trust_env=False
             ) as http:
                 first, *others = self.keys
-                asking = [self._stream(http, first, 64, s) for s in range(STREAMS)]
+                asking = [self._stream(http, first, 16, s) for s in range(STREAMS)]
                 asking += [self._stream(http, n, 2, i) for i, n in enumerate(others)]
                 task = asyncio.gather(*asking)
                 for at in self.kills:
