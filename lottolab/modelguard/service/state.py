@@ -75,7 +75,9 @@ class State:
 
     def _open(self, about: dict, undo: contextlib.ExitStack) -> None:
         path = self.path
-        self._lock = filelock.FileLock(f"{path}.lock", timeout=0, mode=0o600)
+        self._lock = filelock.FileLock(
+            f"{path}.lock", timeout=0, mode=0o600, thread_local=False
+        )
         try:
             path.stat()  # or the lock would make its folder
             self._lock.acquire()
