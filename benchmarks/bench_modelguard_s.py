@@ -7,6 +7,9 @@ classes, noise and a margin) and one thread, and must give equal answers. Prints
 microseconds a prediction and their ratio, measured in one run: from an empty state, and
 again when all centroids are known.
 
+Then one query at a time, as a service is asked, with about 100 and 25,000 centroids:
+the batch's way, `Scanned`, and the loop.
+
     python benchmarks/bench_modelguard_s.py [--classes 100] [--count 100000]
 """
 
@@ -18,6 +21,7 @@ import torch
 
 from lottolab.modelguard.defences.centroids import GRID
 from lottolab.modelguard.defences.quantisers import ModelGuardS
+from lottolab.modelguard.defences.scan import quick
 
 
 def predictions(count: int, classes: int, margin: float, seed: int = 0) -> np.ndarray:
@@ -53,6 +57,29 @@ class Loop:
         return answers
 
 
+def singles(epsilon: float, count: int, margin: float, queries: int = 100) -> None:
+    """Print the median microseconds of single queries, each way."""
+    probs = predictions(count, 100, margin)
+    loop, batch = Loop(epsilon, 100), ModelGuardS(epsilon, 100)
+    scan = quick(batch)
+    ways = {"batch": batch, "scan": scan, "loop": loop}
+    scan(torch.from_numpy(probs))
+    loop(probs)
+    each, answers = {}, []
+    for name, ask in ways.items():
+        took, found = [], []
+        for row in np.array_split(probs[-queries:], queries):
+            given = row if name == "loop" else torch.from_numpy(row)
+            start = time.perf_counter()
+            found.append(np.asarray(ask(given)))
+            took.append(time.perf_counter() - start)
+        each[name] = 1e6 * float(np.median(took))
+        answers.append(np.concatenate(found))
+    equal = all(np.array_equal(answers[0], other) for other in answers[1:])
+    said = ", ".join(f"{name} {micro:,.0f} µs" for name, micro in each.items())
+    print(f"single queries, {batch.count:,} centroids: {said}; equal: {equal}")
+
+
 def main() -> None:
     """Compare from an empty state and again from the full one."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -81,6 +108,8 @@ def main() -> None:
             f"{each[1]:.2f} µs, ratio {each[1] / each[0]:.1f}; "
             f"equal: {np.array_equal(mine, other)}"
         )
+    singles(given.epsilon, 200, given.margin)
+    singles(0.2, 28_000, 1.0)
 
 
 if __name__ == "__main__":

@@ -11,11 +11,10 @@ from pathlib import Path
 
 import httpx
 import torch
-import uvicorn
 
 from lottolab.modelguard import ModelGuardS
 from lottolab.modelguard.queries import Service
-from lottolab.modelguard.service import endpoints
+from lottolab.modelguard.service import server as servers
 from lottolab.nets import checkpoint, models
 
 SIZE, CLASSES = 8, 10
@@ -52,14 +51,14 @@ def images(count: int, seed: int, size: int = SIZE) -> torch.Tensor:
 @contextmanager
 def within(api, bound=None):
     """Serve an application in a thread of this process; yield a client for it."""
-    bound = bound or endpoints.listen("127.0.0.1", 0)
-    running = uvicorn.Server(uvicorn.Config(api, log_level="warning"))
+    bound = bound or servers.listen("127.0.0.1", 0)
+    running = servers.made(api, 10.0)
     thread = threading.Thread(target=running.run, kwargs={"sockets": [bound]})
     thread.start()
     while not running.started:
         time.sleep(0.01)
     try:
-        with httpx.Client(base_url=endpoints.address(bound), timeout=60) as http:
+        with httpx.Client(base_url=servers.address(bound), timeout=60) as http:
             yield http
     finally:
         running.should_exit = True

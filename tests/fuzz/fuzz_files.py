@@ -151,7 +151,7 @@ def part(folder: Path) -> Path:
 def state(folder: Path) -> Path:
     kept, defence = State(folder / "service.db", {"a": 1}), ModelGuardS(0.1, 4)
     defence(rows(np.random.default_rng(0)))
-    kept.keep(defence, [])
+    kept.keep({"": defence}, [])
     kept.close()
     return folder / "service.db"
 

@@ -533,6 +533,7 @@ def grown(budget, **options):
         (lambda: adaptive.weighted(torch.tensor([3.0, -1])), "weights must be"),
         (lambda: adaptive.weighted(torch.zeros(3)), "not all 0, got"),
         (lambda: adaptive.weighted(ANSWERS), "weights must be"),
+        (lambda: adaptive.cell(True), "epsilon must be a number, got True"),
         (lambda: adaptive.cell(2.1), r"epsilon must be in \[0, 2\].*got \[2.0999"),
         (lambda: adaptive.cell(float("nan")), r"in \[0, 2\].*got \[nan\]"),
         (lambda: adaptive.cell(ANSWERS), r"one an example, got \[4, 2\]"),

@@ -73,6 +73,7 @@ def cell(epsilon: float | Tensor) -> Loss:
 
     Raises ValueError for another epsilon, and where it is used with "top1".
     """
+    require(not isinstance(epsilon, bool), "epsilon must be a number", epsilon)
     radius = torch.as_tensor(epsilon, dtype=torch.float32).cpu()
     odd = radius[~((radius >= 0) & (radius <= 2))]
     right = radius.ndim <= 1 and len(odd) == 0

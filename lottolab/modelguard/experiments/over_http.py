@@ -23,10 +23,11 @@ from joblib.externals.loky.backend import get_context
 from torch import Tensor
 
 from lottolab import runs
+from lottolab.modelguard.defences import scan
 from lottolab.modelguard.defences.quantisers import ModelGuardS
 from lottolab.modelguard.experiments import attackers, services, studies
 from lottolab.modelguard.queries import Service
-from lottolab.modelguard.service import endpoints
+from lottolab.modelguard.service import endpoints, server
 from lottolab.modelguard.service.client import Remote
 from lottolab.modelguard.service.state import State
 from lottolab.modelguard.service.worker import guarded
@@ -53,6 +54,7 @@ def timed(*, defence: dict, public, budget: int, **setting) -> dict:
 
 def _measured(defence: dict, public, budget: int, setting: dict) -> pd.DataFrame:
     target, parts = services.defended(defence, **setting)
+    target.defence = scan.quick(target.defence)
     images, _ = attackers.gathered(public, budget, **setting)
     with served(target, tuple(images.shape[1:]), parts["classes"]) as remote:
         ways = {"in process": functools.partial(guarded, target), "HTTP": remote}
@@ -119,14 +121,14 @@ def _serve(
 ) -> None:
     """Serve until the other end of the pipe is closed, or its process is gone."""
     torch.set_num_threads(1)
-    bound = endpoints.listen("127.0.0.1", 0)
+    bound = server.listen("127.0.0.1", 0)
     with tempfile.TemporaryDirectory() as folder:
         keeps = isinstance(target.defence, ModelGuardS)
         state = State(Path(folder, "state"), {}) if keeps else None
         api = endpoints.app(target, shape, classes, state=state)
         pipe.send(bound.getsockname()[1])
         threading.Thread(target=_end_with, args=[pipe], daemon=True).start()
-        endpoints.run(api, bound)
+        server.run(api, bound)
 
 
 def _end_with(pipe: Connection) -> None:

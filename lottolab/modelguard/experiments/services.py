@@ -203,7 +203,9 @@ def served(name: str, given: dict, classes: int) -> Defence:
         )
     make = DEFENCES[NAMES[name]]
     wanted = [n for n in inspect.signature(make).parameters if n != "num_classes"]
-    takes = f"{name} takes {' and '.join('--' + n for n in wanted) or 'no options'}"
+    secret = {"seed": "--seed-file"}  # its value shall be in no message
+    words = " and ".join(secret.get(n, f"--{n}") for n in wanted)
     odd = sorted(given.keys() ^ set(wanted))
-    require(not odd, takes, " ".join(f"--{n} {v}" for n, v in given.items()) or "none")
+    said = " ".join(secret.get(n, f"--{n} {v}") for n, v in given.items())
+    require(not odd, f"{name} takes {words or 'no options'}", said or "none")
     return build({"name": NAMES[name]} | given, parts={"classes": classes})

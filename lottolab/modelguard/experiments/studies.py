@@ -15,6 +15,7 @@ from lottolab.checks import whole
 from lottolab.images import datasets
 from lottolab.modelguard import ModelGuardS, utility
 from lottolab.modelguard.attacks import averaging, bayes, measures
+from lottolab.modelguard.defences import scan
 from lottolab.modelguard.experiments import attackers, services
 
 SINGLE = 200  # queries that are timed one by one
@@ -59,6 +60,7 @@ def timed(*, defence: dict, public, budget: int, **setting) -> dict:
     clean, _ = services.trained(**setting)
     images, _ = attackers.gathered(public, budget, **setting)
     service(images)
+    service.defence = scan.quick(service.defence)
     seconds = [], []
     for image in images[:SINGLE].split(1):
         for asked, found in zip((service, clean), seconds, strict=True):

@@ -1,5 +1,6 @@
 """A network and its defence behind HTTP.
 
-`endpoints` is the server and `client` asks it; `worker` answers in batches, `state` is
-what must not be forgotten, `meters` counts.
+`endpoints` answers clients and `client` is one; `server` listens; `worker` answers in
+batches, in the turns of `line`, with the defence of one of the `tenants`; `keys` says
+who may ask, `state` is what must not be forgotten, `meters` is for the operator.
 """

@@ -21,20 +21,28 @@ class Remote:
     """Answer queries as `queries.Service` does, by asking the service at an address.
 
     asked: images answered so far. shape, classes: of an image and of an answer.
-    A service that is busy is asked again, for up to `patience` seconds a request.
+    A service that is busy is asked again, for up to `patience` seconds a request. key:
+    as `lottolab modelguard key` printed it, where the service wants one.
 
     Raises:
         ValueError: `url` is none of HTTP.
         RuntimeError: nobody answers there, or not as `modelguard.service` does.
     """
 
-    def __init__(self, url: str, *, patience: float = 60.0) -> None:
+    def __init__(
+        self, url: str, *, key: str | None = None, patience: float = 60.0
+    ) -> None:
         self.url, self.patience, self.asked = url, patience, 0
         try:
             host = httpx.URL(url).host
             own = host in ("localhost", "::1") or host.startswith("127.")
             # A proxy in the environment cannot reach this machine's own addresses.
-            self._http = httpx.Client(base_url=url, timeout=patience, trust_env=not own)
+            self._http = httpx.Client(
+                base_url=url,
+                timeout=patience,
+                trust_env=not own,
+                headers={"Authorization": f"Bearer {key}"} if key else None,
+            )
         except (httpx.InvalidURL, TypeError) as error:
             raise ValueError(f"url must be http://host:port, got {url!r}") from error
         told = self._send("GET", "/model")

@@ -2,47 +2,44 @@
 
 A request's body is images, uint8 C×H×W one after the other; the answer's, a row of
 float32 (little endian) an image. Nothing is parsed, so nothing is rounded: answers are
-those of the defence, bit by bit. `GET /model` says the shapes, `/health` whether it
-answers, `/metrics` how much (Prometheus), `/openapi.json` all of this for programs.
+those of the defence, bit by bit. `GET /model` says the shapes, `/openapi.json` all of
+this for programs.
 """
 
 import asyncio
 import logging
-import socket
 import sqlite3
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Annotated
 
 import numpy as np
-import prometheus_client as prometheus
 import torch
-import uvicorn
-from fastapi import FastAPI, HTTPException, Request, Response
+from fastapi import Depends, FastAPI, HTTPException, Request, Response
+from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from pydantic import BaseModel
 from starlette.requests import ClientDisconnect
 from torch import Tensor
 
 from lottolab.checks import require, whole
 from lottolab.modelguard.queries import Service
-from lottolab.modelguard.service.meters import Meters
+from lottolab.modelguard.service.keys import Client, Keys
+from lottolab.modelguard.service.line import Busy
+from lottolab.modelguard.service.meters import Meters, answer_heads
 from lottolab.modelguard.service.state import State
-from lottolab.modelguard.service.worker import Busy, NoPrediction, Worker
+from lottolab.modelguard.service.tenants import Tenants
+from lottolab.modelguard.service.worker import NoPrediction, Spent, Worker
 
 BYTES = "application/octet-stream"
 RETRY = {"Retry-After": "1"}  # seconds
+WHO = {"WWW-Authenticate": "Bearer"}
 
 
 class Problem(BaseModel):
     """Why there is no answer."""
 
     detail: str
-
-
-class Health(BaseModel):
-    """Whether requests are answered."""
-
-    status: str
 
 
 class Model(BaseModel):
@@ -61,6 +58,8 @@ def app(
     classes: int,
     *,
     state: State | None = None,
+    keys: Keys | None = None,
+    tenants: Tenants | None = None,
     most: int = 64,
     limit: int = 512,
     patience: float = 10.0,
@@ -70,9 +69,10 @@ def app(
     Args:
         service: the network with its defence, which from now on belongs to the thread.
         shape: of an image, C×H×W. classes: of an answer.
-        state: where centroids and admissions go.
+        state: where centroids and admissions go. keys: who may ask; all, if None.
+        tenants: whose centroids answer; one state for all, if None.
         most: images a request. limit: images that may wait; more is answered by 503.
-        patience: seconds that a request may take to come.
+        patience: seconds that a request's body may take to come.
 
     Raises:
         ValueError: a number is out of range.
@@ -80,14 +80,14 @@ def app(
     whole("most", most, 1)
     whole("limit", limit, most)
     require(patience > 0, "patience must be > 0", patience)
-    meters = Meters(service)
-    size = int(np.prod(shape))
+    tenants = tenants or Tenants(service.defence)
+    meters = Meters(service, tenants)
+    size, quotas = int(np.prod(shape)), keys.quotas if keys else {}
 
     @asynccontextmanager
     async def lifespan(api: FastAPI) -> AsyncIterator[None]:
-        api.state.worker = Worker(
-            service, state, limit=limit, seen=meters.batches.observe
-        )
+        own = {"tenants": tenants, "quotas": quotas, "seen": meters.batches.observe}
+        api.state.worker = Worker(service, state, limit=limit, **own)
         meters.waiting.set_function(lambda: api.state.worker.waiting)
         yield
         api.state.worker.stop()
@@ -100,14 +100,19 @@ def app(
         docs_url=None,  # these pages load scripts from elsewhere
         redoc_url=None,
     )
+    api.state.meters = meters
+    # Without keys the page shall not speak of them.
+    bearer = HTTPBearer(auto_error=False) if keys else _nothing
+    Given = Annotated[HTTPAuthorizationCredentials | None, Depends(bearer)]
 
-    @api.post("/predict", **_documented(size, most))
-    async def predict(request: Request) -> Response:
+    @api.post("/predict", **_documented(size, most, bool(keys)))
+    async def predict(request: Request, given: Given) -> Response:
         """Answer images by a row of probabilities each, in their order."""
         start, code = time.perf_counter(), 500
         try:
+            client = _client(request, given, keys)
             images = await _images(request, shape, most, patience)
-            answers = await _answers(api.state.worker, images)
+            answers = await _answers(api.state.worker, images, client)
             code = 200
         except HTTPException as problem:
             code = problem.status_code
@@ -125,60 +130,22 @@ def app(
         sizes = {"channels": channels, "height": height, "width": width}
         return Model(**sizes, classes=classes, most_images=most)
 
-    @api.get("/health", responses={503: {"model": Health}})
-    async def health(response: Response) -> Health:
-        """Say whether requests are answered."""
-        alive = api.state.worker.alive
-        response.status_code = 200 if alive else 503
-        return Health(status="ok" if alive else "the worker has ended")
-
-    text = {"text/plain": {"schema": {"type": "string"}}}
-
-    @api.get("/metrics", response_class=Response, responses={200: {"content": text}})
-    async def metrics() -> Response:
-        """Count requests, images and seconds, in Prometheus' text format."""
-        content = prometheus.generate_latest(meters.registry)
-        return Response(content, media_type=prometheus.CONTENT_TYPE_PLAIN_0_0_4)
-
-    api.openapi()  # kept: HEAD is what GET is, and the page has each once
-    for route in api.routes:
-        if "GET" in route.methods:
-            route.methods.add("HEAD")
+    answer_heads(api)
     return api
 
 
-def listen(host: str, port: int) -> socket.socket:
-    """Return a socket that listens on an address; port 0 is a free one.
-
-    Raises:
-        RuntimeError: the address is taken or not this machine's.
-    """
-    require(0 <= port < 65536, "port must be in [0, 65535]", port)
-    # Named TCP, or asyncio would not turn Nagle's delay of 40 ms off.
-    kind = {"type": socket.SOCK_STREAM, "proto": socket.IPPROTO_TCP}
-    try:
-        *made, _, address = socket.getaddrinfo(host, port, **kind)[0]
-        bound = socket.socket(*made)
-        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        bound.bind(address)
-        bound.listen()  # who is told the address may connect, and wait
-        return bound
-    except (OSError, UnicodeError) as error:
-        why = getattr(error, "strerror", None) or error
-        said = f"{host} port {port} cannot be used ({why})"
-        raise RuntimeError(f"{said}; choose another --port or --host") from error
+def _client(
+    request: Request, given: HTTPAuthorizationCredentials | None, keys: Keys | None
+) -> Client:
+    """Return who asks, before a byte of the body is read."""
+    name = keys.name(given.credentials) if keys and given else ""
+    if name is None or (keys and not name):
+        raise HTTPException(401, "the request must bear a key of this service", WHO)
+    return Client(name, request.client.host if request.client else "")
 
 
-def address(bound: socket.socket) -> str:
-    """Return the URL of a socket that listens."""
-    host, port = bound.getsockname()[:2]
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
-
-
-def run(api: FastAPI, bound: socket.socket) -> None:
-    """Serve until SIGINT or SIGTERM; what has been admitted is answered first."""
-    config = uvicorn.Config(api, log_level="warning", timeout_graceful_shutdown=10)
-    uvicorn.Server(config).run(sockets=[bound])
+async def _nothing() -> None:
+    return None
 
 
 async def _images(
@@ -208,11 +175,13 @@ async def _images(
     return torch.frombuffer(body, dtype=torch.uint8).view(-1, *shape)
 
 
-async def _answers(worker: Worker, images: Tensor) -> Tensor:
+async def _answers(worker: Worker, images: Tensor, client: Client) -> Tensor:
     try:
-        return await asyncio.wrap_future(worker.submit(images))
+        return await asyncio.wrap_future(worker.submit(images, client))
     except Busy:
         detail = "too many images are waiting"
+    except Spent as error:
+        raise HTTPException(403, "the key's quota does not hold them") from error
     except sqlite3.Error:
         detail = "the answer cannot be made durable"
     except NoPrediction as error:
@@ -228,13 +197,14 @@ def _refuse(refused: bool, code: int, detail: str) -> None:
         raise HTTPException(code, detail)
 
 
-def _documented(size: int, most: int) -> dict:
+def _documented(size: int, most: int, keyed: bool) -> dict:
     """Return what the OpenAPI page says of a request's body and its answers."""
     body = {"type": "string", "format": "binary"}
     body |= {"minLength": size, "maxLength": size * most}
     answer = {"schema": {"type": "string", "format": "binary"}}
     wait = {"description": "seconds to wait", "schema": {"type": "string"}}
-    refused = {code: {"model": Problem} for code in (400, 408, 413, 415, 500)}
+    codes = (400, 408, 413, 415, 500, *((401, 403) if keyed else ()))
+    refused = {code: {"model": Problem} for code in codes}
     busy = {"model": Problem, "headers": {"Retry-After": wait}}
     request = {"required": True, "content": {BYTES: {"schema": body}}}
     return {

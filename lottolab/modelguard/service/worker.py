@@ -1,27 +1,30 @@
-"""Answer the requests of many clients in one thread, in batches, in their order."""
+"""Answer the requests of many clients in one thread, in batches, in their turns."""
 
-import queue
+import itertools
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 
 import torch
 from torch import Tensor
 
 from lottolab.checks import require, whole
-from lottolab.modelguard.queries import Service
+from lottolab.modelguard.queries import Defence, Service
+from lottolab.modelguard.service.keys import NOBODY, Client
+from lottolab.modelguard.service.line import Busy, Line, Request
 from lottolab.modelguard.service.state import State
+from lottolab.modelguard.service.tenants import Tenants
 from lottolab.nets import predict
 
 BATCH = 256  # images at most that are answered together
 
 
-class Busy(Exception):
-    """No more images are admitted for now."""
-
-
 class NoPrediction(Exception):
     """The network's prediction for an image is not finite."""
+
+
+class Spent(Exception):
+    """A key's quota does not hold so many images any more."""
 
 
 class Worker:
@@ -33,7 +36,8 @@ class Worker:
     so nobody's answer depends on who asks beside him.
 
     limit: images that may wait or be answered at a time. seen: is told the number of
-    images of each batch.
+    images of each batch. tenants: whose state answers, one for all by default. quotas:
+    images that a key may ask for in its life, by its name.
     """
 
     def __init__(
@@ -43,35 +47,53 @@ class Worker:
         *,
         limit: int = 512,
         seen: Callable[[int], None] | None = None,
+        tenants: Tenants | None = None,
+        quotas: Mapping[str, int] | None = None,
     ) -> None:
         whole("limit", limit, 1)
         self.service, self.state, self.limit = service, state, limit
         self.seen = seen or (lambda count: None)
-        self.waiting = 0
-        self._lock, self._queue = threading.Lock(), queue.SimpleQueue()
+        self.tenants = tenants or Tenants(service.defence)
+        self.quotas = quotas or {}
+        self.asked = dict(state.asked()) if state else {}  # or admitted, by key
+        self._line, self._counting = Line(limit), threading.Lock()
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
 
-    def submit(self, images: Tensor) -> Future:
+    def submit(self, images: Tensor, client: Client = NOBODY) -> Future:
         """Admit a request; the future gives its answers, float32 N×classes.
+
+        It raises Busy where another, who had less in the line, took its place.
 
         Args:
             images: uint8 N×C×H×W, as the network takes them.
 
         Raises:
             Busy: too many images are waiting, or the thread has ended.
+            Spent: the client's quota does not hold them.
         """
         require(
             len(images) <= self.limit, f"images must be <= {self.limit}", len(images)
         )
+        if not self.alive:
+            raise Busy
         future = Future()
         future.set_running_or_notify_cancel()  # nobody who hangs up can cancel it
-        with self._lock:  # so that the queue is in the order of admission
-            if self.waiting + len(images) > self.limit or not self.alive:
-                raise Busy
-            self.waiting += len(images)
-            self._queue.put((images, future))
+        self._count(client.key, len(images))
+        future.add_done_callback(
+            lambda done: done.exception() and self._count(client.key, -len(images))
+        )
+        try:
+            self._line.put(Request(client, images, future))
+        except Busy as busy:
+            future.set_exception(busy)
+            raise
         return future
+
+    @property
+    def waiting(self) -> int:
+        """Images that have been admitted and not yet answered."""
+        return self._line.count
 
     @property
     def alive(self) -> bool:
@@ -80,39 +102,40 @@ class Worker:
 
     def stop(self) -> None:
         """Answer what has been admitted, then end the thread."""
-        self._queue.put(None)
+        self._line.close()
         self._thread.join()
+
+    def _count(self, key: str, images: int) -> None:
+        with self._counting:
+            asked = self.asked.get(key, 0) + images
+            if images > 0 and asked > self.quotas.get(key, asked):
+                raise Spent
+            self.asked[key] = asked
 
     def _run(self) -> None:
         torch.set_num_threads(1)  # holds for this thread alone
-        while (first := self._queue.get()) is not None:
-            batch, count = [first], len(first[0])
-            while count < BATCH and not self._queue.empty():
-                following = self._queue.get()
-                if following is None:
-                    self._queue.put(None)
-                    break
-                batch.append(following)
-                count += len(following[0])
+        # Whoever is being answered cannot make room, so that half of it always can.
+        most = max(1, min(BATCH, self.limit // 2))
+        while batch := self._line.take(most):
             self._answer(batch)
 
-    def _answer(self, batch: list[tuple[Tensor, Future]]) -> None:
+    def _answer(self, batch: list[Request]) -> None:
         """Answer requests; one without a prediction costs no other its answer."""
-        found = [self._predicted(images) for images, _ in batch]
+        found = [self._predicted(request.images) for request in batch]
         sound = [i for i, rows in enumerate(found) if isinstance(rows, Tensor)]
         try:
-            parts = self._defended([(batch[i][0], found[i]) for i in sound])
+            parts = self._defended([(batch[i], found[i]) for i in sound])
         except Exception as error:
             parts = [error] * len(sound)
         for place, part in zip(sound, parts, strict=True):
             found[place] = part
-        with self._lock:  # whoever has his answer may ask again
-            self.waiting -= sum(len(images) for images, _ in batch)
-        for (_, future), end in zip(batch, found, strict=True):
+        # Whoever has his answer may ask again.
+        self._line.done(sum(len(request.images) for request in batch))
+        for request, end in zip(batch, found, strict=True):
             if isinstance(end, Tensor):
-                future.set_result(end)
+                request.future.set_result(end)
             else:
-                future.set_exception(end)
+                request.future.set_exception(end)
 
     def _predicted(self, images: Tensor) -> Tensor | Exception:
         try:
@@ -122,22 +145,36 @@ class Worker:
         except Exception as error:
             return error
 
-    def _defended(self, requests: list[tuple[Tensor, Tensor]]) -> list[Tensor]:
-        """Return the answers to pairs of images and predictions, once they are kept."""
-        if not requests:
+    def _defended(self, pairs: list[tuple[Request, Tensor]]) -> list[Tensor]:
+        """Return the answers to requests and predictions, once they are kept."""
+        if not pairs:
             return []
-        images, clean = (torch.cat(part) for part in zip(*requests, strict=True))
-        answers = defended(self.service, clean, images)
+
+        def tenant(place: int) -> str:
+            return self.tenants.name(pairs[place][0].client.key)
+
+        found: dict[int, Tensor] = {}
+        places = sorted(range(len(pairs)), key=tenant)  # stable: each in his order
+        groups = [(n, list(own)) for n, own in itertools.groupby(places, key=tenant)]
+        for name, own in groups:
+            images = torch.cat([pairs[i][0].images for i in own])
+            clean = torch.cat([pairs[i][1] for i in own])
+            answers = defended(self.tenants.of(name), clean, images)
+            sizes = [len(pairs[i][1]) for i in own]
+            found |= dict(zip(own, answers.split(sizes), strict=True))
         if self.state:
-            self.state.keep(self.service.defence, [x for x, _ in requests])
-        self.service.asked += len(images)
-        self.seen(len(images))
-        return list(answers.split([len(x) for x, _ in requests]))
+            order = [pairs[i][0] for i in places]
+            admitted = [(request.client, request.images) for request in order]
+            self.state.keep(self.tenants.held, admitted)
+        count = sum(map(len, found.values()))
+        self.service.asked += count
+        self.seen(count)
+        return [found[place] for place in range(len(pairs))]
 
 
 def guarded(service: Service, images: Tensor) -> Tensor:
     """Answer as `service` does, but with each image alone in the network: N×classes."""
-    return defended(service, predictions(service, images), images)
+    return defended(service.defence, predictions(service, images), images)
 
 
 @torch.no_grad()
@@ -151,6 +188,6 @@ def predictions(service: Service, images: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def defended(service: Service, clean: Tensor, images: Tensor) -> Tensor:
-    """Return what the service's defence makes of clean predictions, N×classes."""
-    return service.defence(clean, images) if service.defence else clean
+def defended(defence: Defence | None, clean: Tensor, images: Tensor) -> Tensor:
+    """Return what a defence makes of clean predictions, N×classes."""
+    return defence(clean, images) if defence else clean

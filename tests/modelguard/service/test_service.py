@@ -19,10 +19,12 @@ from lottolab import cli
 from lottolab.modelguard import commands
 from lottolab.modelguard.experiments import services
 from lottolab.modelguard.queries import Service
-from lottolab.modelguard.service import endpoints
+from lottolab.modelguard.service import endpoints, meters, server
 from lottolab.modelguard.service.client import Remote
+from lottolab.modelguard.service.keys import NOBODY
+from lottolab.modelguard.service.line import Busy
 from lottolab.modelguard.service.state import State
-from lottolab.modelguard.service.worker import Busy, NoPrediction, Worker, guarded
+from lottolab.modelguard.service.worker import NoPrediction, Worker, guarded
 from lottolab.nets import checkpoint, models
 from lottolab.runs import results
 
@@ -46,7 +48,7 @@ def kept(file, path, requests, *, log=False):
     answers = []
     for x in requests:
         answers.append(guarded(asked, x))
-        state.keep(asked.defence, [x])
+        state.keep({"": asked.defence}, [(NOBODY, x)])
     return state, asked, answers
 
 
@@ -140,7 +142,7 @@ def test_a_state_is_its_owners_alone_whatever_the_umask(tmp_path, monkeypatch):
     finally:
         os.umask(before)
     assert made[0] == 0o600  # before a byte is in it
-    assert beside == {"a": 0o600, "a-wal": 0o600}
+    assert beside == dict.fromkeys(["a", "a-wal", "a-shm", "a.lock"], 0o600)
     assert (tmp_path / "a").stat().st_mode & 0o777 == 0o600
 
 
@@ -158,17 +160,17 @@ def test_what_a_failed_write_did_not_keep_the_next_one_does(tmp_path, path):
     state, asked = State(tmp_path / "a", {"of": "test"}), serving.target(path)
     parts = serving.images(90, 0).split(30)
     guarded(asked, parts[0])
-    state.keep(asked.defence, [parts[0]])
-    first = state.durable
+    state.keep({"": asked.defence}, [(NOBODY, parts[0])])
+    first = state.durable[""]
     guarded(asked, parts[1])
     state.database.execute("PRAGMA query_only = ON")
     with pytest.raises(sqlite3.OperationalError):
-        state.keep(asked.defence, [parts[1]])
-    assert state.durable == first < asked.defence.count
+        state.keep({"": asked.defence}, [(NOBODY, parts[1])])
+    assert state.durable[""] == first < asked.defence.count
     state.database.execute("PRAGMA query_only = OFF")
     guarded(asked, parts[2])
-    state.keep(asked.defence, [parts[2]])
-    assert state.durable == asked.defence.count
+    state.keep({"": asked.defence}, [(NOBODY, parts[2])])
+    assert state.durable[""] == asked.defence.count
     state.close()
     guard = serving.target(path).defence
     State(tmp_path / "a", {"of": "test"}).restore(guard)
@@ -269,7 +271,7 @@ def test_a_request_without_a_finite_prediction_costs_no_other_its_answer(tmp_pat
     assert torch.equal(found[0], found[3])
     assert worker.waiting == 0
     assert asked.asked == sum(sizes) == 4
-    admitted = [x[:, 0, 0, 0].tolist() for x in state.admitted((1, 8, 8))]
+    admitted = [x.images[:, 0, 0, 0].tolist() for x in state.admitted((1, 8, 8))]
     assert admitted == [[0, 1], [1], [0]]
     state.close()
 
@@ -288,10 +290,10 @@ def test_no_answer_leaves_before_its_centroids_are_kept(tmp_path, path, monkeypa
     future = worker.submit(serving.images(5, 3))
     assert begun.wait(60)
     assert not future.done()
-    assert state.durable == 0
+    assert state.durable == {}
     free.set()
     future.result(60)
-    assert state.durable == asked.defence.count > 0
+    assert state.durable[""] == asked.defence.count > 0
     worker.stop()
 
 
@@ -301,7 +303,7 @@ def test_no_answer_leaves_before_its_centroids_are_kept(tmp_path, path, monkeypa
 def test_bytes_in_bytes_out_and_what_the_pages_say(tmp_path, path):
     asked, twin, x = serving.target(path), serving.target(path), serving.images(6, 4)
     api = endpoints.app(asked, (1, 8, 8), 10, state=State(tmp_path / "a", {}), most=8)
-    with serving.within(api) as http:
+    with serving.within(api) as http, serving.within(meters.app(api)) as own:
         answer = http.post("/predict", content=x.numpy().tobytes(), headers=BYTES)
         assert answer.status_code == 200
         assert answer.headers["content-type"] == "application/octet-stream"
@@ -309,9 +311,9 @@ def test_bytes_in_bytes_out_and_what_the_pages_say(tmp_path, path):
         assert answer.content == wanted
         sizes = {"channels": 1, "height": 8, "width": 8, "classes": 10}
         assert http.get("/model").json() == sizes | {"most_images": 8}
-        assert http.get("/health").json() == {"status": "ok"}
+        assert own.get("/health").json() == {"status": "ok"}
         http.post("/predict", content=b"")
-        lines = http.get("/metrics").text.splitlines()
+        lines = own.get("/metrics").text.splitlines()
         assert 'lottolab_requests_total{status="200"} 1.0' in lines
         assert 'lottolab_requests_total{status="415"} 1.0' in lines
         assert "lottolab_answered_images 6.0" in lines
@@ -319,7 +321,7 @@ def test_bytes_in_bytes_out_and_what_the_pages_say(tmp_path, path):
         assert "lottolab_waiting_images 0.0" in lines
         assert http.get("/docs").status_code == 404  # it would ask a foreign host
         api.state.worker.stop()
-        assert http.get("/health").status_code == 503
+        assert own.get("/health").status_code == 503
 
 
 @pytest.mark.parametrize(
@@ -361,7 +363,7 @@ def test_what_fails_inside_is_a_500_that_the_page_tells_of(path):
             assert answer.status_code == 500
             assert answer.headers["content-type"] == "application/json"
             assert said in answer.json()["detail"]
-            assert http.get("/health").json() == {"status": "ok"}
+            assert api.state.worker.alive
             if guard is None:
                 sure = http.post("/predict", content=x, headers=BYTES)
                 row = np.frombuffer(sure.content, "<f4").tolist()
@@ -370,13 +372,15 @@ def test_what_fails_inside_is_a_500_that_the_page_tells_of(path):
     for page in pages:
         answers = page["paths"]["/predict"]["post"]["responses"]
         assert set(answers) >= {"200", "400", "408", "413", "415", "500", "503"}
-        assert "head" not in page["paths"]["/health"]
+        assert "head" not in page["paths"]["/model"]
 
 
 @pytest.mark.parametrize("place", ["/health", "/model", "/metrics", "/openapi.json"])
 def test_head_is_get_without_a_body_and_other_methods_name_both(path, place):
     """RFC 9110, sections 9.1, 9.3.2 and 15.5.6."""
-    with serving.within(endpoints.app(serving.target(path), (1, 8, 8), 10)) as http:
+    api = endpoints.app(serving.target(path), (1, 8, 8), 10)
+    side = meters.app(api) if place in ("/health", "/metrics") else api
+    with serving.within(api), serving.within(side) as http:
         head, get = http.head(place), http.get(place)
         assert head.status_code == get.status_code == 200
         assert head.content == b""
@@ -475,7 +479,7 @@ def test_a_full_queue_and_a_full_disk_answer_503_and_when_to_come_again(path, tm
 def test_bad_options_are_one_line_and_nothing_is_served(
     path, tmp_path, monkeypatch, capfd, words, parts
 ):
-    monkeypatch.setattr(endpoints, "run", lambda *_: pytest.fail("it was served"))
+    monkeypatch.setattr(server, "run", lambda *_, **__: pytest.fail("it was served"))
     file = ["--state", str(tmp_path / "state")]
     assert cli.main(["modelguard", "serve", str(path), *file, *words]) == 2
     said = capfd.readouterr().err
@@ -485,7 +489,7 @@ def test_bad_options_are_one_line_and_nothing_is_served(
 
 
 def test_bad_files_and_a_port_in_use_are_one_line(path, tmp_path, monkeypatch, capfd):
-    monkeypatch.setattr(endpoints, "run", lambda *_: pytest.fail("it was served"))
+    monkeypatch.setattr(server, "run", lambda *_, **__: pytest.fail("it was served"))
     call = ["modelguard", "serve", *WORDS, "--state", str(tmp_path / "state")]
     (tmp_path / "pickle").write_bytes(b"\x80\x04K\x01." * 10)
     (tmp_path / "state").write_bytes(b"no database " * 100)
@@ -515,14 +519,14 @@ def ipv6():
 def test_an_ipv6_address_is_printed_as_one_that_can_be_asked(
     path, tmp_path, monkeypatch, capfd, ipv6
 ):
-    def run(api, bound):
+    def run(api, bound, **_):
         url = capfd.readouterr().out.split(": ")[0]
         with serving.within(api, bound):
             remote = Remote(url)
             assert remote(serving.images(2, 0)).shape == (2, serving.CLASSES)
             remote.close()
 
-    monkeypatch.setattr(endpoints, "run", run)
+    monkeypatch.setattr(server, "run", run)
     words = [*WORDS, "--state", str(tmp_path / "s"), "--host", ipv6, "--port", "0"]
     assert cli.main(["modelguard", "serve", str(path), *words]) == 0
 
