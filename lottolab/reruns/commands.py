@@ -14,7 +14,7 @@ from lottolab import checks
 from lottolab.pages import parameters
 from lottolab.reruns.sweeps import grids
 
-Scale = Annotated[str, typer.Option(help="smoke, laptop, cifar or paper")]
+Scale = Annotated[str, typer.Option(help="smoke, laptop, edition, cifar or paper")]
 app = typer.Typer()
 
 

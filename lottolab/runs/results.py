@@ -20,6 +20,7 @@ Asked = tuple[dict, Callable, dict]  # columns of the rows, a stage, its argumen
 COMMITTED = Path(__file__).resolve().parents[2] / "data" / "results"
 FOLDER = "LOTTOLAB_RESULTS"
 FAILED = "LOTTOLAB_FAILED"  # <scale>/<chapter>s of this run, whose old tables wait
+EDITION = "edition"  # the scale that is read; before it is run, the laptop's
 OWN = "LOTTOLAB_OWN"  # set in a reader's own run, which may leave rows unmeasured
 PROVENANCE = ["seconds", "fingerprint", "stage"]  # more of it is in the other table
 STAGE = ["stage", "function", "arguments", "data", "fingerprint", "digest", "seconds"]
@@ -217,6 +218,16 @@ def find(chapter: str, scale: str, suffix: str = ".csv") -> Path | None:
         if folder and path.is_file():
             return path
     return None
+
+
+def shown(chapter: str, scale: str) -> str:
+    """Return the scale whose tables stand for the chapter on the pages of `scale`.
+
+    It is the scale itself, but for `edition`, where the chapter has no tables yet, or
+    failed in this run, and `laptop`'s are there.
+    """
+    absent = scale == EDITION and find(chapter, scale) is None
+    return "laptop" if absent and find(chapter, "laptop") else scale
 
 
 def _replace(table: pd.DataFrame, path: Path) -> None:
