@@ -222,10 +222,15 @@ def provenance(chapter: str, scale: str) -> HTML:
         "versions": _values(stages["versions"]),
         "finished": f"{stages['finished'].min()} to {stages['finished'].max()}",
         "code": f"{stages['fingerprint'].nunique()} fingerprints, one a kind of stage",
-        "tables": f"data/results/{chapter}/{scale}.csv, {scale}.stages.csv",
+        "tables": ", ".join(_files(chapter, scale)),
     }
     frame = pd.DataFrame({"what": list(facts), "value": list(facts.values())})
     return table(frame)
+
+
+def _files(chapter: str, scale: str) -> list[str]:
+    paths = [results.find(chapter, scale, suffix) for suffix in results.SUFFIXES]
+    return [f"data/results/{chapter}/{path.name}" for path in paths]
 
 
 def _values(values) -> str:

@@ -171,9 +171,10 @@ def provenance(chapter: str, scale: str) -> HTML:
     if path is None:
         return HTML(f"<p>{chapter}: not run at {scale} scale</p>")
     measured, found = results.load(path), stages(chapter, scale).set_index("stage")
-    there = f"../_static/results/{chapter}/{scale}"
-    head = f"<a href='{there}.csv'>measurements</a>, "
-    head += f"<a href='{there}.stages.csv'>stages</a> (CSV)"
+    there = f"../_static/results/{chapter}"
+    behind = results.find(chapter, scale, ".stages.csv").name
+    head = f"<a href='{there}/{path.name}'>measurements</a>, "
+    head += f"<a href='{there}/{behind}'>stages</a> (CSV)"
     rows = []
     for claim in claims.load():
         if claim.chapter == chapter and claim.tests:

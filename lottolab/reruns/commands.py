@@ -34,18 +34,22 @@ def book(scale: Scale = "smoke") -> None:
 @app.command()
 def render() -> None:
     """Render the committed edition; nothing is run."""
-    _render("laptop", {})
+    _render("edition", {})
 
 
 @app.command()
-def edition() -> None:
-    """Run the book at laptop scale and write outputs and results to be committed."""
-    from lottolab.reruns import edition as whole
-    from lottolab.reruns import execute
+def publish(scale: Scale = "edition") -> None:
+    """Write what has been run to where it is committed; nothing is committed.
 
-    whole.run_all("laptop")
-    execute.publish()
-    _render("laptop", {})
+    Chapters whose runs have not ended stay as they are: `run --all` may go on.
+    """
+    parameters.having(scale)
+    from lottolab.reruns import edition as whole
+
+    ended, left = whole.publish(scale)
+    print(f"{scale} scale: written to data/results: {', '.join(ended)}")
+    if left:
+        print(f"not run to their ends, and left as they are: {', '.join(left)}")
 
 
 @app.command()
