@@ -164,6 +164,24 @@ def sweep(
 
 
 @app.command()
+def machines(
+    chapter: Annotated[str, typer.Argument(help="a chapter's name, e.g. ownership")],
+    scale: Scale = "edition",
+    arithmetic: Annotated[
+        str | None, typer.Option(help="avx2 or sse41; the one this CPU has not")
+    ] = None,
+) -> None:
+    """Compute a chapter's headline measurements as another CPU would, too."""
+    parameters.resolve(chapter, scale, {})
+    from lottolab.pages import machines as pages
+    from lottolab.reruns import arithmetics
+
+    path, lost = arithmetics.compute(chapter, scale, arithmetic)
+    print(pages.told([chapter], scale).data)
+    print(f"{path}" + (f", without {lost} rows that no stage holds" if lost else ""))
+
+
+@app.command()
 def verify(
     against: Annotated[
         str | None, typer.Option(metavar="COMMIT", help="both codes run here")
