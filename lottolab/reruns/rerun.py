@@ -95,7 +95,8 @@ def rerun(chapter: str, scale: str, given: dict, chosen: str | None = None) -> N
 def baseline(chapter: str, scale: str) -> Path | None:
     """Return the table to compare with: the committed one, else that of a plain run."""
     folders = (results.COMMITTED, execute.build_folder(scale) / "results")
-    paths = (folder / chapter / f"{scale}.csv" for folder in folders)
+    ends = ("", ".gz")  # the committed edition's
+    paths = (f / chapter / f"{scale}.csv{end}" for f in folders for end in ends)
     return next((path for path in paths if path.is_file()), None)
 
 

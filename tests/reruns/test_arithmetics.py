@@ -65,6 +65,7 @@ def test_a_row_is_found_in_what_its_stage_returns():
 def home(tmp_path, monkeypatch):
     """Commit three small trainings, of which one row is made from others."""
     monkeypatch.setenv("LOTTOLAB_STORE", str(tmp_path / "store"))
+    monkeypatch.setenv("LOTTOLAB_JOBS", "1")
     monkeypatch.delenv("LOTTOLAB_RESULTS", raising=False)
     monkeypatch.setattr(execute, "ROOT", tmp_path)
     monkeypatch.setattr(results, "COMMITTED", tmp_path / "data/results")
