@@ -66,7 +66,7 @@ def home(tmp_path, monkeypatch):
     """Commit three small trainings, of which one row is made from others."""
     monkeypatch.setenv("LOTTOLAB_STORE", str(tmp_path / "store"))
     monkeypatch.setenv("LOTTOLAB_JOBS", "1")
-    monkeypatch.delenv("LOTTOLAB_RESULTS", raising=False)
+    monkeypatch.setenv("LOTTOLAB_RESULTS", "")  # what `write` sets is put back
     monkeypatch.setattr(execute, "ROOT", tmp_path)
     monkeypatch.setattr(results, "COMMITTED", tmp_path / "data/results")
     monkeypatch.setattr(claims_file, "FILE", tmp_path / "claims.yaml")
