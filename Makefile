@@ -2,7 +2,7 @@
 PYTHON ?= python3
 SCALE ?= smoke
 
-.PHONY: book test test-full render edition labs
+.PHONY: book test test-full render edition publish labs
 book:
 	@$(PYTHON) -m lottolab book --scale $(SCALE)
 test:
@@ -12,6 +12,8 @@ test-full:
 render:
 	@$(PYTHON) -m lottolab render
 edition:
-	@$(PYTHON) -m lottolab edition
+	@$(PYTHON) -m lottolab run --all --scale edition
+publish:
+	@$(PYTHON) -m lottolab publish
 labs:
 	@$(PYTHON) -m lottolab labs build

@@ -68,13 +68,15 @@ def status() -> None:
 
 @app.command()
 def claims() -> None:
-    """Print every claim with its verdict at laptop scale."""
-    from lottolab.pages.show import scorecard
+    """Print every claim with its verdict at edition scale, or else at laptop scale."""
+    from lottolab.pages.show import scorecard, verdicts
 
     table = Table("claim", "paper", "ours", "verdict", show_lines=True)
-    for _, row in scorecard("laptop").iterrows():
+    card = scorecard("edition")
+    for _, row in card.iterrows():
         table.add_row(*(str(row[c]) for c in ("claim", "paper", "ours", "verdict")))
     console.print(table)
+    console.print(verdicts(card, "edition").data, soft_wrap=True)
 
 
 @app.command()

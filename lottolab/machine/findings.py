@@ -5,6 +5,7 @@ Needs only the standard library, so that it can find that all else is missing.
 
 import contextlib
 import csv
+import gzip
 import importlib.util
 import re
 import shutil
@@ -125,10 +126,11 @@ def environment(variables: Mapping[str, str]) -> list[Line]:
 def scales(results: Path, cores: int, memory: int | None) -> list[Line]:
     """Say what each scale took by the committed tables, and would take here."""
     seconds, peak, chapters = defaultdict(float), defaultdict(float), defaultdict(set)
-    for path in sorted(results.glob("*/*.stages.csv")):
-        scale = path.name.removesuffix(".stages.csv")
+    for path in sorted(results.glob("*/*.stages.csv*")):
+        scale = path.name.partition(".")[0]
         chapters[scale].add(path.parent.name)
-        with open(path, encoding="utf-8", newline="") as file:
+        unpacked = gzip.open if path.suffix == ".gz" else open
+        with unpacked(path, "rt", encoding="utf-8", newline="") as file:
             for row in csv.DictReader(file):
                 seconds[scale] += float(row["seconds"])
                 peak[scale] = max(peak[scale], float(row["peak_mb"]) * 2**20)

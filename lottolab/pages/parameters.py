@@ -22,7 +22,7 @@ import yaml
 from lottolab.checks import one_of, require
 
 BOOK = Path(__file__).resolve().parents[2] / "book"
-SCALES = ("laptop", "cifar", "smoke", "paper")
+SCALES = ("edition", "laptop", "cifar", "smoke", "paper")
 KINDS = {"int": int, "float": float, "str": str, "bool": bool}
 RANGE = re.compile(r"in ([\[(])\s*([^,]+?)\s*,\s*([^,]+?)\s*([\])])\s*$")
 CHOICE = re.compile(r"one of ([^;]+)$")

@@ -166,7 +166,7 @@ def _copy_sources(source: Path, work: Path, notebooks: Mapping[str, Path]) -> No
 
 def _copy_results(folder: Path, work: Path, chapter: str = "*") -> None:
     """Put the tables that the pages link to where pages can load them from."""
-    for table in folder.glob(f"{chapter}/*.csv"):
+    for table in folder.glob(f"{chapter}/*.csv*"):
         target = work / "book" / "_static" / "results" / table.parent.name / table.name
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(table, target)

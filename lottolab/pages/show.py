@@ -25,6 +25,11 @@ This page was run at `smoke` scale, which only shows that it runs: no network he
 been trained far enough for its numbers or verdicts to mean anything.
 :::"""
 
+EDITION = """\
+:::{{note}}
+This page was run at `edition` scale: with the parameters above, but {changed}.
+:::"""
+
 
 def code(*functions: Callable) -> Markdown:
     """Show the source of functions, highlighted: what is read is what runs."""
@@ -89,9 +94,11 @@ def claims_table(judged: pd.DataFrame, *columns: str) -> HTML:
 def scorecard(scale: str, chapters: list[str] | None = None) -> pd.DataFrame:
     """Return a row for each claim of the book, judged by the results at a scale.
 
-    With `chapters` only their results are read; all other claims are not run.
+    At `edition` a chapter without results is judged by the laptop's, as `verdicts`
+    says. With `chapters` only their results are read; all other claims are not run.
     """
-    found = {c: results.read(c, scale) for c in chapters or parameters.chapters()}
+    names = chapters or parameters.chapters()
+    found = {c: results.read(c, results.shown(c, scale)) for c in names}
     tables = {c: table for c, table in found.items() if table is not None}
     return claims.scorecard(tables, lenient=_own_parameters())
 
@@ -156,9 +163,14 @@ def _own_parameters() -> bool:
     return bool(os.environ.get(results.OWN))
 
 
-def caution(scale: str) -> Markdown | None:
-    """Warn at the head of a page whose numbers mean nothing."""
-    return Markdown(UNTRAINED) if scale == "smoke" else None
+def caution(scale: str, chapter: str | None = None) -> Markdown | None:
+    """Warn at the head of a page whose numbers mean nothing, or are not of the
+    parameters that stand there: the edition is published in the laptop's notebook."""
+    if scale != results.EDITION or chapter is None:
+        return Markdown(UNTRAINED) if scale == "smoke" else None
+    values = parameters.resolve(chapter, scale, {})
+    changed = ", ".join(f"`{k} = {v}`" for k, v in values.items() if k != "scale")
+    return Markdown(EDITION.format(changed=changed))
 
 
 def verdict_counts(card: pd.DataFrame) -> pd.DataFrame:
@@ -169,11 +181,14 @@ def verdict_counts(card: pd.DataFrame) -> pd.DataFrame:
 
 
 def verdicts(card: pd.DataFrame, scale: str) -> Markdown:
-    """Count the verdicts of a scale's scorecard in a sentence."""
+    """Count the verdicts of a scale's scorecard in a sentence; say whose they are."""
     words = card["verdict"].value_counts()
     counts = ", ".join(f"{count} {word}" for word, count in words.items())
     told = f"{words.sum()} claims at `{scale}` scale: {counts}."
-    if absent := [name for name in CHAPTERS if results.find(name, scale) is None]:
+    whose = {name: results.shown(name, scale) for name in CHAPTERS}
+    if other := [name for name, shown in whose.items() if shown != scale]:
+        told += f" Not run at `{scale}` yet, so at `laptop`: {', '.join(other)}."
+    if absent := [n for n, shown in whose.items() if results.find(n, shown) is None]:
         told += f" Without results, failed or not run: {', '.join(absent)}."
     return Markdown(told)
 
@@ -207,10 +222,15 @@ def provenance(chapter: str, scale: str) -> HTML:
         "versions": _values(stages["versions"]),
         "finished": f"{stages['finished'].min()} to {stages['finished'].max()}",
         "code": f"{stages['fingerprint'].nunique()} fingerprints, one a kind of stage",
-        "tables": f"data/results/{chapter}/{scale}.csv, {scale}.stages.csv",
+        "tables": ", ".join(_files(chapter, scale)),
     }
     frame = pd.DataFrame({"what": list(facts), "value": list(facts.values())})
     return table(frame)
+
+
+def _files(chapter: str, scale: str) -> list[str]:
+    paths = [results.find(chapter, scale, suffix) for suffix in results.SUFFIXES]
+    return [f"data/results/{chapter}/{path.name}" for path in paths]
 
 
 def _values(values) -> str:

@@ -84,9 +84,10 @@ def missing() -> Markdown:
 def kinds(scale: str) -> pd.DataFrame:
     """Return a row for each kind of stage of each chapter, the slowest first.
 
-    The columns are `chapter`, `kind`, `runs`, `seconds a run`, `minutes`, `peak MB`.
+    At `edition` a chapter that was not run yet counts at `laptop`, here and below. The
+    columns are `chapter`, `kind`, `runs`, `seconds a run`, `minutes`, `peak MB`.
     """
-    found = [stages(c, scale).assign(chapter=c) for c, s in _run() if s == scale]
+    found = [stages(c, s).assign(chapter=c) for c, s in _shown(scale)]
     frame = pd.concat(found) if found else stages("", scale).assign(chapter="")
     grouped = frame.groupby(["chapter", "kind"], sort=False)
     shown = grouped.agg(
@@ -126,7 +127,7 @@ def surroundings(scale: str) -> HTML:
 
     Another torch than the one that is installed here computes other bits.
     """
-    found = [stages(c, scale).assign(chapter=c) for c, s in _run() if s == scale]
+    found = [stages(c, s).assign(chapter=c) for c, s in _shown(scale)]
     frame = pd.concat(found) if found else stages("", scale).assign(chapter="")
     rows = [
         (device, versions, _torch(versions), f"{len(group):,}", _listed(group))
@@ -150,8 +151,8 @@ def _listed(stages: pd.DataFrame) -> str:
 def stale(scale: str) -> HTML | Markdown:
     """Show which kinds of stage are stale, how many runs of each, and why."""
     rows = []
-    for chapter in (c for c, s in _run() if s == scale):
-        found = stages(chapter, scale)
+    for chapter, of in _shown(scale):
+        found = stages(chapter, of)
         groups = found[found["stale"] != ""].groupby(["kind", "stale"])
         rows += [(chapter, kind, len(g), why) for (kind, why), g in groups]
     if not rows:
@@ -165,13 +166,15 @@ def provenance(chapter: str, scale: str) -> HTML:
     Each row of the table has the claim's id as its anchor, to which the scorecard and
     the chapter's own table of claims link; it links to the files with the rows.
     """
+    scale = results.shown(chapter, scale)
     path = results.find(chapter, scale)
     if path is None:
         return HTML(f"<p>{chapter}: not run at {scale} scale</p>")
     measured, found = results.load(path), stages(chapter, scale).set_index("stage")
-    there = f"../_static/results/{chapter}/{scale}"
-    head = f"<a href='{there}.csv'>measurements</a>, "
-    head += f"<a href='{there}.stages.csv'>stages</a> (CSV)"
+    there = f"../_static/results/{chapter}"
+    behind = results.find(chapter, scale, ".stages.csv").name
+    head = f"<a href='{there}/{path.name}'>measurements</a>, "
+    head += f"<a href='{there}/{behind}'>stages</a> (CSV)"
     rows = []
     for claim in claims.load():
         if claim.chapter == chapter and claim.tests:
@@ -180,7 +183,7 @@ def provenance(chapter: str, scale: str) -> HTML:
             rows.append((anchor, *cells))
     columns = ["claim", "rows that decide it", "seeds", "stages", "code", "finished"]
     table = show.boxed(pd.DataFrame(rows, columns=columns), "claims", escape=False)
-    return HTML(f"<p>{chapter}: {head}</p>{table.data}")
+    return HTML(f"<p>{chapter} at {scale} scale: {head}</p>{table.data}")
 
 
 def _claim(claim: claims.Claim, measured: pd.DataFrame, found: pd.DataFrame):
@@ -214,6 +217,14 @@ def _run() -> Iterator[tuple[str, str]]:
         for chapter in chapters():
             if results.find(chapter, scale) is not None:
                 yield chapter, scale
+
+
+def _shown(scale: str) -> Iterator[tuple[str, str]]:
+    """Yield the chapters that a page of `scale` is about, and whose results stand."""
+    for chapter in chapters():
+        shown = results.shown(chapter, scale)
+        if results.find(chapter, shown) is not None:
+            yield chapter, shown
 
 
 def _why(stage: pd.Series) -> str:

@@ -14,7 +14,7 @@ from lottolab import checks
 from lottolab.pages import parameters
 from lottolab.reruns.sweeps import grids
 
-Scale = Annotated[str, typer.Option(help="smoke, laptop, cifar or paper")]
+Scale = Annotated[str, typer.Option(help="smoke, laptop, edition, cifar or paper")]
 app = typer.Typer()
 
 
@@ -34,18 +34,22 @@ def book(scale: Scale = "smoke") -> None:
 @app.command()
 def render() -> None:
     """Render the committed edition; nothing is run."""
-    _render("laptop", {})
+    _render("edition", {})
 
 
 @app.command()
-def edition() -> None:
-    """Run the book at laptop scale and write outputs and results to be committed."""
-    from lottolab.reruns import edition as whole
-    from lottolab.reruns import execute
+def publish(scale: Scale = "edition") -> None:
+    """Write what has been run to where it is committed; nothing is committed.
 
-    whole.run_all("laptop")
-    execute.publish()
-    _render("laptop", {})
+    Chapters whose runs have not ended stay as they are: `run --all` may go on.
+    """
+    parameters.having(scale)
+    from lottolab.reruns import edition as whole
+
+    ended, left = whole.publish(scale)
+    print(f"{scale} scale: written to data/results: {', '.join(ended)}")
+    if left:
+        print(f"not run to their ends, and left as they are: {', '.join(left)}")
 
 
 @app.command()
@@ -157,6 +161,24 @@ def sweep(
             print(path)
     if failed:
         raise RuntimeError(f"points that failed: {failed}; their rows say why")
+
+
+@app.command()
+def machines(
+    chapter: Annotated[str, typer.Argument(help="a chapter's name, e.g. ownership")],
+    scale: Scale = "edition",
+    arithmetic: Annotated[
+        str | None, typer.Option(help="avx2 or sse41; the one this CPU has not")
+    ] = None,
+) -> None:
+    """Compute a chapter's headline measurements as another CPU would, too."""
+    parameters.resolve(chapter, scale, {})
+    from lottolab.pages import machines as pages
+    from lottolab.reruns import arithmetics
+
+    path, lost = arithmetics.compute(chapter, scale, arithmetic)
+    print(pages.told([chapter], scale).data)
+    print(f"{path}" + (f", without {lost} rows that no stage holds" if lost else ""))
 
 
 @app.command()

@@ -3,12 +3,14 @@
 import numpy as np
 import pandas as pd
 
+from lottolab.pages import machines
 from lottolab.runs import results
 from lottolab.truth import claims
 
 NOT_SETTINGS = {"claim", "value", "seed", "stale", *results.PROVENANCE}
 SAME, SEEDS, CHANGED = "same", "same where seeds are shared", "changed"
 GONE, NEW = "only before", "only now"
+WITHIN, BEYOND = "within", "beyond"
 
 
 def measurements(before: pd.DataFrame, now: pd.DataFrame) -> pd.DataFrame:
@@ -40,6 +42,26 @@ def _what(there: dict, here: dict) -> str:
     shared = there.keys() & here.keys()
     agree = shared and all(there[seed] == here[seed] for seed in shared)
     return SEEDS if agree else CHANGED
+
+
+def beside_machines(found: pd.DataFrame, table: pd.DataFrame) -> pd.Series:
+    """Say of each measurement that changed whether another machine changes it as much.
+
+    `table` holds what two arithmetics gave for the same seeds (`pages.machines`). A
+    change of a mean is `within` what 19 of 20 are, by the metric's measurements that
+    are in the table, and `beyond` it otherwise. It is "" for what has not changed, has
+    other seeds than before, or a metric that the table has not.
+    """
+    known = machines.noise(table)
+
+    def judged(row: pd.Series) -> str:
+        alike = row["what"] == CHANGED and row["seeds before"] == row["seeds now"]
+        if not alike or row["metric"] not in known:
+            return ""
+        most = machines.bound(*known[row["metric"]], row["seeds now"])
+        return WITHIN if abs(row["now"] - row["before"]) <= most else BEYOND
+
+    return pd.Series([judged(row) for _, row in found.iterrows()], found.index, str)
 
 
 def largest_first(found: pd.DataFrame, what: str = CHANGED) -> pd.DataFrame:

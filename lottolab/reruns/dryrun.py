@@ -45,10 +45,32 @@ def plan(chapter: str, scale: str, given: dict) -> tuple[pd.DataFrame, str]:
         with execute.environment(chapter, scale, own):
             stopped = _follow(chapter, source, values)
         rows = _planned(Path(folder))
-    known = results.read_stages(chapter, scale).groupby("function")["peak_mb"].max()
+    stages = results.read_stages(chapter, results.shown(chapter, scale))
+    known = stages.groupby("function")["peak_mb"].max()
     frame = pd.DataFrame(rows, columns=COLUMNS)
     frame["peak_mb"] = frame["peak_mb"].fillna(frame["stage"].map(known)).astype(float)
     return frame, stopped
+
+
+def left(chapter: str, scale: str) -> float:
+    """Return about how many seconds a chapter would take now, on all processes.
+
+    A run is taken to last as long as the last ones of its stage did, at the scale or,
+    for an edition that was never run, at `laptop`; what the plan does not name, to grow
+    and to be done as the rest is.
+
+    Raises:
+        Failed: a cell before the plan raised.
+    """
+    frame, _ = plan(chapter, scale, {})
+    before = results.read_stages(chapter, results.shown(chapter, scale))
+    planned = before["function"].isin(frame["stage"])
+    then, others = (before[of]["seconds"].sum() for of in (planned, ~planned))
+    now = (frame["runs"] * frame["seconds"]).sum()
+    todo = 60 * frame["minutes left"].sum()
+    grown = now / then if then else 1.0
+    share = todo * jobs.processes() / now if now else 1.0
+    return todo + others * grown * share / jobs.processes()
 
 
 def dry_run(chapters: list[str], scale: str, given: dict) -> None:

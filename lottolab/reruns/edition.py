@@ -1,4 +1,9 @@
-"""Run all chapters of a scale; leave alone those that are finished and still right."""
+"""Run all chapters of a scale; leave alone those that are finished and still right.
+
+`attempt_all` is a queue: it goes on where it was interrupted, because what is finished
+lies in the store or in `_build/<scale>`. It commits nothing; `publish` copies what has
+ended to where it is committed, also while the queue runs.
+"""
 
 import hashlib
 import json
@@ -11,12 +16,15 @@ import nbformat
 import pandas as pd
 
 from lottolab import runs
+from lottolab.checks import require
 from lottolab.pages import parameters
-from lottolab.reruns import execute
+from lottolab.reruns import dryrun, execute
 from lottolab.runs import jobs, results, store
+from lottolab.runs.progress import duration
 from lottolab.truth.claims_file import CHAPTERS
 
 CODE = Path(__file__).resolve().parents[1]
+HOUR = 3600
 
 
 def run_all(scale: str) -> dict[str, Path]:
@@ -50,7 +58,12 @@ def attempt_all(scale: str) -> tuple[dict[str, Path], list[execute.Failed]]:
     alone = [n for n in names if n in CHAPTERS and n not in stored]
     readers = [n for n in names if n not in CHAPTERS]
     done, failed, before = {}, {}, jobs.variables()
+    hours = _expected(alone, scale)
     for group in (stored, *([name] for name in alone), readers):
+        if group and (todo := [n for n in alone if n in hours and n not in done]):
+            left = duration(sum(hours[n] for n in todo))
+            told = f"{scale} scale: about {left} left on {jobs.processes()} processes"
+            print(f"{told}, for {', '.join(todo)}", flush=True)
         beside = joblib.Parallel(n_jobs=min(jobs.processes(), max(1, len(group))))
         attempt = joblib.delayed(_attempt)
         here = before | {results.FAILED: " ".join(f"{scale}/{n}" for n in failed)}
@@ -77,6 +90,44 @@ def _attempt(chapter: str, scale: str, environment: dict) -> Path | execute.Fail
             return error
 
 
+def _expected(chapters: list[str], scale: str) -> dict[str, float]:
+    """Return the seconds that chapters will take, if all together take an hour.
+
+    To ask takes a minute or so, which nobody shall wait for who runs small ones.
+    """
+    known = [results.read_stages(c, results.shown(c, scale)) for c in chapters]
+    seconds = sum(stages["seconds"].sum() for stages in known)
+    if seconds < HOUR * jobs.processes():
+        return {}
+    todo = [c for c in chapters if not is_finished(c, scale)]
+    return {chapter: dryrun.left(chapter, scale) for chapter in todo}
+
+
+def publish(scale: str) -> tuple[list[str], list[str]]:
+    """Copy the chapters whose runs have ended to where they are committed.
+
+    The tables are those of any scale; the pages are the edition's and, of a chapter
+    that has no edition, the laptop's. Those that only read results are drawn anew.
+    Returns the names of the chapters that were copied, and of those that were not.
+
+    Raises:
+        ValueError: there is no such scale, or nothing of it has ended.
+        Failed: a page that reads the results could not be drawn.
+    """
+    measured = [n for n in parameters.having(scale) if n in CHAPTERS]
+    ended = [name for name in measured if _has_ended(name, scale)]
+    again = f"a chapter must have been run: lottolab run --all --scale {scale}"
+    require(ended, again, "none that has ended")
+    for name in ended:
+        results.commit(execute.build_folder(scale) / "results", name, scale)
+        if results.shown(name, results.EDITION) == scale:
+            execute.publish_notebook(_notebook(name, scale))
+    for name in parameters.having(results.EDITION):
+        if name not in CHAPTERS and scale in (results.EDITION, "laptop"):
+            execute.publish_notebook(run(name, results.EDITION))
+    return ended, [name for name in measured if name not in ended]
+
+
 def _stored_before(chapter: str, scale: str) -> bool:
     """Say whether the store has all stages behind the chapter's last results."""
     table = results.find(chapter, scale, ".stages.csv")
@@ -101,13 +152,20 @@ def is_finished(chapter: str, scale: str) -> bool:
     of is unchanged, and the store holds every stage behind the tables. A notebook
     without a table of its own is drawn from the others' and never finished.
     """
+    if not _has_ended(chapter, scale):
+        return False
+    made = json.loads(_note(chapter, scale).read_text("utf-8"))
+    same = made.get("ingredients") == ingredients(chapter, scale)
+    return same and _is_stored(_tables(chapter, scale)[1])
+
+
+def _has_ended(chapter: str, scale: str) -> bool:
+    """Say whether the notebook and the tables are those that one run left."""
     try:
         made = json.loads(_note(chapter, scale).read_text("utf-8"))
-        same = made["files"] == _files(chapter, scale)
+        return made["files"] == _files(chapter, scale)
     except (OSError, ValueError, KeyError):
         return False
-    same = same and made["ingredients"] == ingredients(chapter, scale)
-    return same and _is_stored(_tables(chapter, scale)[1])
 
 
 def ingredients(chapter: str, scale: str) -> str:

@@ -5,7 +5,6 @@ import logging
 import os
 import re
 import shlex
-import shutil
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,6 +18,7 @@ from lottolab.runs import files, jobs, progress, results
 
 ROOT = Path(__file__).resolve().parents[2]
 LINES = 16  # of an error that a page tells
+INJECTED = "injected-parameters"  # papermill's tag of the cell that it adds
 MARKER = "papermill-error-cell-tag"  # of cells that papermill adds
 STOPPED = """
 
@@ -169,22 +169,16 @@ def incomplete(notebook) -> list[str]:
     return faults
 
 
-def publish(scale: str = "laptop") -> None:
-    """Copy the executed notebooks and their measurements to where they are committed.
-
-    What papermill noted of the run is left out; the tables hold it.
-    """
-    for path in sorted((build_folder(scale) / "notebooks").glob("*.ipynb")):
-        if not path.name.endswith(".unfinished.ipynb"):
-            publish_notebook(path)
-    shutil.copytree(
-        build_folder(scale) / "results", results.COMMITTED, dirs_exist_ok=True
-    )
-
-
 def publish_notebook(path: Path) -> None:
-    """Copy one executed notebook to where it is committed."""
+    """Copy one executed notebook to where it is committed.
+
+    What papermill noted of the run, and the parameters that it put in, are left out:
+    the notebook's own values stay the laptop's, and its page says what was run.
+    """
     notebook = nbformat.read(path, as_version=4)
+    notebook.cells = [
+        c for c in notebook.cells if INJECTED not in c.metadata.get("tags", [])
+    ]
     notebook.metadata.pop("papermill", None)
     for cell in notebook.cells:
         for key in ("papermill", "execution"):
@@ -196,7 +190,7 @@ def publish_notebook(path: Path) -> None:
 @contextmanager
 def environment(chapter: str, scale: str, new: dict[str, str]) -> Iterator[None]:
     """Give the kernel these variables, and what the last edition took."""
-    stages = results.read_stages(chapter, scale)
+    stages = results.read_stages(chapter, results.shown(chapter, scale))
     seconds = stages.groupby("function")["seconds"].apply(list).to_dict()
     new = jobs.absolute(jobs.variables() | new)
     new |= {"LOTTOLAB_EXPECTED": json.dumps(seconds)}

@@ -9,7 +9,7 @@ import pandas as pd
 from rich.table import Table
 
 from lottolab.checks import LONGEST, folder_name, require
-from lottolab.pages import parameters, render
+from lottolab.pages import machines, parameters, render
 from lottolab.reruns import compare, execute, verify
 from lottolab.runs import progress, results
 from lottolab.truth import claims
@@ -95,7 +95,8 @@ def rerun(chapter: str, scale: str, given: dict, chosen: str | None = None) -> N
 def baseline(chapter: str, scale: str) -> Path | None:
     """Return the table to compare with: the committed one, else that of a plain run."""
     folders = (results.COMMITTED, execute.build_folder(scale) / "results")
-    paths = (folder / chapter / f"{scale}.csv" for folder in folders)
+    ends = ("", ".gz")  # the committed edition's
+    paths = (f / chapter / f"{scale}.csv{end}" for f in folders for end in ends)
     return next((path for path in paths if path.is_file()), None)
 
 
@@ -107,6 +108,9 @@ def _report(chapter: str, scale: str, table: Path) -> None:
         return
     before, now = results.load(path), results.load(table)
     found = compare.measurements(before, now)
+    twice = machines.read(chapter, scale)
+    if twice is not None:
+        found["machine"] = compare.beside_machines(found, twice)
     found.to_csv(table.parents[2] / "changes.csv", index=False, lineterminator="\n")
     words = compare.verdicts(chapter, before, now)
     shown, counts = path.relative_to(execute.ROOT), found["what"].value_counts()
@@ -117,11 +121,23 @@ def _report(chapter: str, scale: str, table: Path) -> None:
     print(f"measurements against {shown}: {said}")
     if path.is_relative_to(results.COMMITTED) and len(verify.stale(chapter, scale)):
         print("that table is stale in part: a difference may come from changed code")
+    print(_machines(found, chapter, scale))
     console = progress.console()
     console.print(_differences(found))
     if len(found) > counts.get(compare.SAME, 0) + MOST:
         print("the largest shares first; all are in changes.csv beside the run")
     console.print(_verdicts(words) if len(words) else "no claim's verdict changed")
+
+
+def _machines(found: pd.DataFrame, chapter: str, scale: str) -> str:
+    """Say how many changes are such as another machine makes."""
+    if "machine" not in found:
+        make = f"lottolab machines {chapter} --scale {scale}"
+        return f"whether another machine changes as much is not known: {make}"
+    changed = found[found["what"] == compare.CHANGED]
+    counts = changed["machine"].replace("", "not known").value_counts()
+    said = ", ".join(f"{count:,} {what}" for what, count in counts.items())
+    return f"of what changed, by what another machine does: {said or 'nothing'}"
 
 
 def _differences(found: pd.DataFrame) -> Table:
@@ -130,11 +146,12 @@ def _differences(found: pd.DataFrame) -> Table:
     kinds = (compare.CHANGED, compare.SEEDS)
     shared = pd.concat([compare.largest_first(found, what) for what in kinds])
     rows = pd.concat([shared[: MOST - sum(map(len, few))], *few])
-    drawn = Table("measurement", "before", "now", "seeds", "what")
+    more = ["machine"] if "machine" in found else []
+    drawn = Table("measurement", "before", "now", "seeds", "what", *more)
     for _, row in rows.assign(label=compare.labels(found)).iterrows():
         means = ["-" if pd.isna(v) else f"{v:.4g}" for v in row[["before", "now"]]]
         seeds = [str(row["seeds before"]), str(row["seeds now"])]
-        drawn.add_row(row["label"], *means, " → ".join(seeds), row["what"])
+        drawn.add_row(row["label"], *means, " → ".join(seeds), row["what"], *row[more])
     return drawn
 
 

@@ -36,8 +36,8 @@ Code = tuple[str, str]  # the name of a stage, and its present fingerprint
 
 def committed() -> list[tuple[str, str]]:
     """Return the (chapter, scale) pairs that have committed results."""
-    paths = sorted(results.COMMITTED.glob("*/*.stages.csv"))
-    return [(p.parent.name, p.name.removesuffix(".stages.csv")) for p in paths]
+    paths = sorted(results.COMMITTED.glob("*/*.stages.csv*"))
+    return [(p.parent.name, p.name.partition(".")[0]) for p in paths]
 
 
 def stale(chapter: str, scale: str) -> pd.DataFrame:

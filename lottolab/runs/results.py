@@ -20,7 +20,9 @@ Asked = tuple[dict, Callable, dict]  # columns of the rows, a stage, its argumen
 COMMITTED = Path(__file__).resolve().parents[2] / "data" / "results"
 FOLDER = "LOTTOLAB_RESULTS"
 FAILED = "LOTTOLAB_FAILED"  # <scale>/<chapter>s of this run, whose old tables wait
+EDITION = "edition"  # the scale that is read; before it is run, the laptop's
 OWN = "LOTTOLAB_OWN"  # set in a reader's own run, which may leave rows unmeasured
+SUFFIXES = (".csv", ".stages.csv")
 PROVENANCE = ["seconds", "fingerprint", "stage"]  # more of it is in the other table
 STAGE = ["stage", "function", "arguments", "data", "fingerprint", "digest", "seconds"]
 STAGE += ["peak_mb", "finished", "device", "versions"]
@@ -154,8 +156,7 @@ def load(path: Path) -> pd.DataFrame:
 
 def read_stages(chapter: str, scale: str) -> pd.DataFrame:
     """Return a row for each stage behind the measurements, nested ones last."""
-    path = find(chapter, scale, ".stages.csv")
-    if path is None:
+    if (path := find(chapter, scale, ".stages.csv")) is None:
         return pd.DataFrame(columns=STAGE)
     return pd.read_csv(path, keep_default_na=False, dtype=TEXTS)
 
@@ -167,12 +168,27 @@ def paper(chapter: str) -> pd.DataFrame:
 
 def restamp(chapter: str, scale: str, fingerprints: dict[str, str]) -> None:
     """Note in the committed tables that stages (by place) are current again."""
-    for suffix in (".csv", ".stages.csv"):
-        path = COMMITTED / chapter / f"{scale}{suffix}"
+    for path in _tables(COMMITTED / chapter, scale):
         table = pd.read_csv(path, keep_default_na=False, dtype=str)
         new = table["stage"].map(fingerprints)
         table["fingerprint"] = new.fillna(table["fingerprint"])
         _replace(table, path)
+
+
+def commit(folder: Path, chapter: str, scale: str) -> None:
+    """Copy a chapter's tables to the committed ones; those of the edition compressed,
+    since nineteen in twenty of their bytes repeat."""
+    target = COMMITTED / chapter
+    target.mkdir(parents=True, exist_ok=True)
+    for path in _tables(folder / chapter, scale):
+        table = pd.read_csv(path, keep_default_na=False, dtype=str)
+        end = ".gz" if scale == EDITION and path.suffix != ".gz" else ""
+        _replace(table, target / f"{path.name}{end}")
+
+
+def _tables(folder: Path, scale: str) -> list[Path]:
+    names = [f"{scale}{s}{end}" for s in SUFFIXES for end in ("", ".gz")]
+    return [folder / name for name in names if (folder / name).is_file()]
 
 
 def current(stage: Mapping[str, str]) -> str | None:
@@ -212,13 +228,23 @@ def find(chapter: str, scale: str, suffix: str = ".csv") -> Path | None:
     """
     if f"{scale}/{chapter}" in os.environ.get(FAILED, "").split():
         return None
-    for folder in (os.environ.get(FOLDER), COMMITTED):
-        path = Path(folder or "") / chapter / f"{scale}{suffix}"
-        if folder and path.is_file():
-            return path
+    for folder in filter(None, (os.environ.get(FOLDER), COMMITTED)):
+        for end in (suffix, f"{suffix}.gz"):
+            path = Path(folder) / chapter / f"{scale}{end}"
+            if path.is_file():
+                return path
     return None
 
 
+def shown(chapter: str, scale: str) -> str:
+    """Return the scale whose tables stand for the chapter on the pages of `scale`: for
+    an `edition` that was not run, or failed in this run, `laptop`."""
+    absent = scale == EDITION and find(chapter, scale) is None
+    return "laptop" if absent and find(chapter, "laptop") else scale
+
+
 def _replace(table: pd.DataFrame, path: Path) -> None:
+    # No time of day in it: equal tables are equal bytes.
+    how = {"method": "gzip", "mtime": 0} if path.suffix == ".gz" else None
     with files.replacing(path) as new:
-        table.to_csv(new, index=False, lineterminator="\n")
+        table.to_csv(new, index=False, lineterminator="\n", compression=how)

@@ -8,6 +8,7 @@ import pytest
 import yaml
 
 from lottolab.pages import parameters
+from lottolab.truth.claims_file import CHAPTERS
 
 CELL = """\
 # A comment of its own says nothing about a parameter.
@@ -269,6 +270,18 @@ def test_a_committed_scale_file_resolves(path):
     told = {"scale": path.parent.name} if "scale" in parameters.of(path.stem) else {}
     assert values == written | told
     assert written
+
+
+@pytest.mark.parametrize("chapter", CHAPTERS)
+def test_the_edition_is_the_laptops_with_ten_seeds_and_more_test_images(chapter):
+    own = parameters.resolve(chapter, "edition", {})
+    assert own.keys() - {"scale"} <= {"seeds", "test", "fresh"}
+    known = parameters.of(chapter)
+    assert len(set(own["seeds"])) >= 10 > len(known["seeds"].default)
+    for name in own.keys() & {"test", "fresh"}:
+        assert own[name] >= 4 * known[name].default
+    if "models" in known:  # what is asked of a whole pool needs pools
+        assert len({s // known["models"].default for s in own["seeds"]}) >= 3
 
 
 def test_every_chapter_has_a_smoke_scale():

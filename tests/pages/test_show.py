@@ -17,7 +17,7 @@ from matplotlib.container import ErrorbarContainer
 from scipy import stats as scipy_stats
 
 from lottolab.nets import tickets
-from lottolab.pages import plots, show
+from lottolab.pages import parameters, plots, show
 from lottolab.runs import places, results
 from lottolab.truth import claims, claims_file
 
@@ -202,6 +202,39 @@ def test_only_smoke_is_cautioned():
     assert "{warning}" in show.caution("smoke").data
     # An empty Markdown would be shown as the name of its class.
     assert show.caution("laptop") is show.caution("paper") is None
+    assert show.caution("laptop", "ownership") is None
+
+
+def test_an_editions_page_says_which_parameters_are_its_own():
+    said = show.caution("edition", "ownership").data
+    seeds = parameters.resolve("ownership", "edition", {})["seeds"]
+    assert f"but `seeds = {seeds}`." in said
+    assert "scale =" not in said
+
+
+def test_the_edition_shows_the_laptops_results_until_it_has_its_own(committed):
+    laptop, edition = show.scorecard("laptop"), show.scorecard("edition")
+    pd.testing.assert_frame_equal(laptop, edition)
+    said = show.verdicts(edition, "edition").data
+    assert "Not run at `edition` yet, so at `laptop`: ownership." in said
+    assert "failed or not run: membership" in said
+    assert "so at" not in show.verdicts(laptop, "laptop").data
+    table().assign(value=table()["value"] / 2).to_csv(committed / "edition.csv")
+    stages = (committed / "laptop.stages.csv").read_text()
+    (committed / "edition.stages.csv").write_text(stages)
+    card = show.scorecard("edition")
+    assert (card["ours"] != laptop["ours"]).any()
+    assert "so at" not in show.verdicts(card, "edition").data
+
+
+def test_a_chapter_that_failed_at_edition_does_not_show_its_old_tables(
+    committed, monkeypatch
+):
+    table().assign(value=0.0).to_csv(committed / "edition.csv")
+    monkeypatch.setenv(results.FAILED, "edition/ownership")
+    assert results.shown("ownership", "edition") == "laptop"
+    assert results.shown("ownership", "cifar") == "cifar"
+    assert results.shown("membership", "edition") == "edition"
 
 
 def test_the_paper_stands_beside_our_numbers(committed):

@@ -78,6 +78,21 @@ def rows_of(shown) -> list[list[str]]:
     return [[re.sub(r"<.*?>", "", cell) for cell in line] for line in cells]
 
 
+def test_the_editions_page_is_about_the_laptops_runs_until_it_has_its_own(committed):
+    at = {s: status.kinds(s).to_dict() for s in ("laptop", "edition", "paper")}
+    assert at["laptop"] == at["edition"] != at["paper"]
+    told = [status.provenance("ownership", s).data for s in ("laptop", "edition")]
+    assert told[0] == told[1]
+    assert "ownership at laptop scale" in told[0]
+    assert len(rows_of(status.surroundings("edition"))) == 3
+    for suffix in (".csv", ".stages.csv"):
+        text = (committed / f"laptop{suffix}").read_text()
+        (committed / f"edition{suffix}").write_text(text.replace("600.0", "900.0"))
+    status.stages.cache_clear()
+    assert status.kinds("edition")["seconds a run"].max() == 900
+    assert "at edition scale" in status.provenance("ownership", "edition").data
+
+
 def test_a_row_says_what_was_run():
     head, row = rows_of(status.overview())
     facts = dict(zip(head, row, strict=True))

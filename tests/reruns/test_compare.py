@@ -131,3 +131,30 @@ def test_only_verdicts_that_differ_are_told_and_a_missing_row_is_no_crash(monkey
     assert "no row has arm = 'c'" in result["note"][1]
     assert result["ours now"][0].startswith("0.110")
     assert compare.verdicts("ownership", before, before).empty
+
+
+def test_a_change_is_held_against_what_another_machine_does():
+    seeds = range(4)
+    apart = {s: 0.5 + 0.01 * (-1) ** s for s in seeds}
+    twice = pd.concat(
+        [
+            table(rows(dict.fromkeys(seeds, 0.5), arm="dense")).assign(
+                machine="native"
+            ),
+            table(rows(apart, arm="dense")).assign(machine="other"),
+        ]
+    ).drop(columns=list(PROVENANCE))
+    # Four pairs 0.01 apart: t of 4 degrees is 2.776, so a mean of two moves 0.0196.
+    moved = {"little": 0.019, "much": 0.021, "none": 0.0}
+    before = [rows({0: 0.5, 1: 0.5}, arm=arm) for arm in [*moved, "grown"]]
+    now = [rows({0: 0.5 + x, 1: 0.5 + x}, arm=arm) for arm, x in moved.items()]
+    now.append(rows({0: 0.6, 1: 0.6, 2: 0.6}, arm="grown"))  # another number of seeds
+    other = [[r | {"metric": "auc"} for r in group] for group in (before[0], now[1])]
+    found = compare.measurements(table(*before, other[0]), table(*now, other[1]))
+    found["machine"] = compare.beside_machines(found, twice)
+    said = found.set_index(["metric", "arm"])["machine"].to_dict()
+    assert said.pop(("accuracy", "little")) == "within"
+    assert said.pop(("accuracy", "much")) == "beyond"
+    assert set(said.values()) == {""}
+    assert ("accuracy", "grown") in said
+    assert compare.beside_machines(found[:0], twice).empty

@@ -25,7 +25,9 @@ def counted(*, x):
 
 
 def notebook(chapter: str, source: str) -> nbformat.NotebookNode:
-    text = 'scale: str = "laptop"  # which\ncount: int = 3  # in [1, 5]'
+    text = (
+        'scale: str = "laptop"  # one of laptop, edition\ncount: int = 3  # in [1, 5]'
+    )
     return chapters.chapter(text, source.format(chapter=chapter))
 
 
@@ -173,6 +175,97 @@ def test_who_failed_has_no_results_for_those_that_read_them(ran, tmp_path, capfd
     assert names == {name: f"{name}.ipynb" for name in ("second", "card")}
     assert results.find("first", "laptop") is None  # only the committed are asked here
     assert results.FAILED not in os.environ
+
+
+# The edition: a queue that says what is left, and what has ended can be published.
+
+
+@pytest.fixture
+def queue(ran, tmp_path):
+    """Give the book's chapters and its scorecard an edition."""
+    folder = tmp_path / "book/scales/edition"
+    folder.mkdir(parents=True)
+    for name, text in {"first": "count: 1", "second": "count: 2", "card": ""}.items():
+        (folder / f"{name}.yaml").write_text(text or "scale: edition")
+    return ran
+
+
+def committed(tmp_path) -> dict[str, str]:
+    paths = sorted((tmp_path / "data/results").glob("*/*"))
+    return {p.relative_to(tmp_path / "data/results").as_posix(): p for p in paths}
+
+
+def test_an_interrupted_queue_goes_on_and_commits_nothing(queue, tmp_path, monkeypatch):
+    go_on = execute.execute
+
+    def cut(chapter, scale):
+        if chapter == "second":
+            raise KeyboardInterrupt
+        return go_on(chapter, scale)
+
+    monkeypatch.setattr(execute, "execute", cut)
+    with pytest.raises(KeyboardInterrupt):
+        edition.run_all("edition")
+    assert queue == ["first"]
+    monkeypatch.setattr(execute, "execute", go_on)
+    edition.run_all("edition")
+    assert queue == ["first", "second", "card"]
+    assert committed(tmp_path) == {}
+
+
+def test_what_is_left_is_told_in_hours_before_each_chapter(queue, monkeypatch, capfd):
+    hours = {"first": 1.5 * 3600, "second": 3600.0}
+    monkeypatch.setattr(edition.dryrun, "left", lambda name, scale: hours[name])
+    edition.run_all("edition")
+    assert "left" not in capfd.readouterr().out  # all of it is short: nobody is asked
+    monkeypatch.setattr(edition, "HOUR", -1)
+    for chapter in hours:
+        edition._note(chapter, "edition").unlink()
+    edition.run_all("edition")
+    said = [line for line in capfd.readouterr().out.splitlines() if "left" in line]
+    assert said == [
+        "edition scale: about 2 h 30 min left on 1 processes, for first, second",
+        "edition scale: about 1 h 00 min left on 1 processes, for second",
+    ]
+
+
+def test_what_has_ended_is_published_while_the_rest_goes_on(
+    queue, tmp_path, monkeypatch
+):
+    pages = []
+    monkeypatch.setattr(
+        execute, "publish_notebook", lambda p: pages.append((p.parts[-3], p.stem))
+    )
+    edition.run("first", "edition")
+    edition.run_all("laptop")
+    queue.clear()
+    assert edition.publish("edition") == (["first"], ["second"])
+    names = ["first/edition.csv.gz", "first/edition.stages.csv.gz"]
+    assert list(committed(tmp_path)) == names
+    assert queue == ["card"]
+    assert pages == [("edition", "first"), ("edition", "card")]
+    there = results.load(_table(tmp_path, "first"))["stage"]
+    assert results.read("first", "edition")["stage"].tolist() == there.tolist()
+
+    # The laptop's page of a chapter that has an edition stays where it was.
+    pages.clear()
+    assert edition.publish("laptop") == (["first", "second"], [])
+    assert pages == [("laptop", "second"), ("edition", "card")]
+    assert "first/laptop.csv" in committed(tmp_path)
+
+
+def _table(tmp_path, chapter: str):
+    return tmp_path / f"_build/edition/results/{chapter}/edition.csv"
+
+
+def test_a_run_that_was_cut_off_is_not_published(queue, tmp_path, monkeypatch):
+    monkeypatch.setattr(execute, "publish_notebook", lambda path: None)
+    edition.run_all("edition")
+    edit(_table(tmp_path, "first"), "1.0", "2.0")  # a later run wrote it, and stopped
+    assert edition.publish("edition") == (["second"], ["first"])
+    assert not any("first" in name for name in committed(tmp_path))
+    with pytest.raises(ValueError, match="run --all --scale cifar"):
+        edition.publish("cifar")
 
 
 def test_bad_input_runs_nothing(ran):

@@ -223,12 +223,7 @@ def test_what_is_published_is_a_page_that_may_be_committed(book, tmp_path):
     path = execute.execute("first", "laptop")
     executed = nbformat.read(path, as_version=4)
     assert notebooks.paths(executed)  # papermill's notes hold absolute paths
-    path.with_name("second.unfinished.ipynb").write_text("half of it")
-    second = (book / "second.ipynb").read_bytes()
-    extra = tmp_path / "data/results/other"
-    extra.mkdir(parents=True)
-
-    execute.publish()
+    execute.publish_notebook(path)
     page = nbformat.read(book / "first.ipynb", as_version=4)
     assert printed(book / "first.ipynb") == "laptop fine 3\n"
     assert [c.source for c in page.cells] == [c.source for c in chapter("first").cells]
@@ -237,14 +232,20 @@ def test_what_is_published_is_a_page_that_may_be_committed(book, tmp_path):
     checks = [notebooks.paths, notebooks.schema, notebooks.outputs, notebooks.counts]
     for check in [*checks, notebooks.tags, notebooks.prose, notebooks.title]:
         assert check(page) == []
-    assert (results.COMMITTED / "first/laptop.csv").read_text() == "value\n3\n"
-    assert extra.is_dir()
-    assert (book / "second.ipynb").read_bytes() == second
-    assert not (book / "second.unfinished.ipynb").exists()
     assert not list(book.glob(".*"))
 
     twice = execute.execute("first", "laptop")  # the next edition starts from this one
     assert printed(twice) == "laptop fine 3\n"
+
+
+def test_a_published_page_of_another_scale_keeps_the_laptops_parameters(book):
+    path = execute.execute("first", "smoke")
+    assert "injected-parameters" in path.read_text()
+    execute.publish_notebook(path)
+    assert printed(book / "first.ipynb") == "smoke fine 1\n"
+    page = nbformat.read(book / "first.ipynb", as_version=4)
+    assert [c.source for c in page.cells] == [c.source for c in chapter("first").cells]
+    assert printed(execute.execute("first", "laptop")) == "laptop fine 3\n"
 
 
 def test_incomplete_finds_what_did_not_run():

@@ -1,5 +1,6 @@
 """A run of one's own lies beside the edition, under a name that says what it is."""
 
+import gzip
 import json
 import re
 
@@ -194,3 +195,37 @@ def test_a_long_comparison_is_cut_and_the_rest_is_in_a_file(book, pages, capfd):
     assert sum(line.startswith("│") for line in out.splitlines()) == 6
     assert "all are in changes.csv" in out
     assert len(pd.read_csv(book / "_build/runs/mine/changes.csv")) == 101
+
+
+def test_a_change_stands_beside_what_another_machine_does(book, monkeypatch, capfd):
+    monkeypatch.setattr(rerun.verify, "stale", lambda *pair: [])
+    folder = book / "data/results/first"
+    folder.mkdir(parents=True)
+    now = book / "_build/runs/mine/results/first/edition.csv"
+    now.parent.mkdir(parents=True)
+    head = "claim,metric,value,seed,seconds,fingerprint,stage\n"
+    before = head + "".join(f",{m},0.5,0,1,f,s/1\n" for m in ("a", "b", "c"))
+    (folder / "edition.csv.gz").write_bytes(gzip.compress(before.encode()))
+    values = {"a": 0.51, "b": 0.6, "c": 0.6}
+    now.write_text(head + "".join(f",{m},{v},0,1,f,s/1\n" for m, v in values.items()))
+    assert rerun.baseline("first", "edition") == folder / "edition.csv.gz"
+    rerun._report("first", "edition", now)
+    out = capfd.readouterr().out
+    assert "is not known: lottolab machines first --scale edition" in out
+    rows = [
+        f"{m},{0.5 + 0.01 * i},{s},{who}\n"
+        for m in ("a", "b")
+        for s in range(3)
+        for i, who in enumerate(("native", "other"))
+    ]
+    text = "metric,value,seed,machine\n" + "".join(rows)
+    (folder / "edition.machines.csv").write_text(text)
+    rerun._report("first", "edition", now)
+    out = capfd.readouterr().out
+    assert "another machine does: 1 within, 1 beyond, 1 not known" in out
+    changes = pd.read_csv(now.parents[2] / "changes.csv").set_index("metric")
+    assert changes["machine"].fillna("").to_dict() == {
+        "a": "within",
+        "b": "beyond",
+        "c": "",
+    }

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -205,6 +206,44 @@ def test_a_table_appears_whole_or_not_at_all(home, monkeypatch):
     with pytest.raises(OSError, match="no space"):
         results.write("ownership", "smoke", rows)
     assert [path.read_bytes() for path in tables(home)] == before
+
+
+# The committed tables.
+
+
+def test_the_editions_tables_are_compressed_and_read_as_they_were(home, monkeypatch):
+    rows = measured(tickets.dense, 1)
+    monkeypatch.setenv("LOTTOLAB_RESULTS", str(home / "_build/edition/results"))
+    before = results.write("ownership", "edition", rows)
+    monkeypatch.delenv("LOTTOLAB_RESULTS")
+    results.commit(home / "_build/edition/results", "ownership", "edition")
+    names = {"edition.csv.gz", "edition.stages.csv.gz"}
+    folder = results.COMMITTED / "ownership"
+    paths = [path for path in folder.iterdir() if path.name in names]
+    assert len(paths) == 2
+    pd.testing.assert_frame_equal(results.read("ownership", "edition"), before)
+    packed = [path.read_bytes() for path in paths]
+    results.commit(home / "_build/edition/results", "ownership", "edition")
+    assert [path.read_bytes() for path in paths] == packed  # and no time in it
+    assert not before["stale"].any()
+    place = before["stage"].iloc[0]
+    results.restamp("ownership", "edition", {place: "other"})
+    assert results.read("ownership", "edition")["stale"].all()
+    assert results.read_stages("ownership", "edition")["fingerprint"].eq("other").any()
+
+
+def oversized(folder: Path, most: float = 40e6) -> str:
+    """Say that the tables in a folder are more than a repository should carry."""
+    size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    return f"{size / 1e6:.1f} MB of tables" if size >= most else ""
+
+
+def test_the_committed_tables_are_under_40_mb(tmp_path):
+    assert oversized(results.COMMITTED) == ""
+    (tmp_path / "chapter").mkdir()
+    (tmp_path / "chapter/edition.csv").write_bytes(bytes(41))
+    assert oversized(tmp_path, 41) == "0.0 MB of tables"
+    assert oversized(tmp_path, 42) == ""
 
 
 # Asking and measuring.

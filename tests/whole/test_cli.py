@@ -38,7 +38,7 @@ def nothing_runs(monkeypatch):
     ("words", "parts"),
     [
         (["rum"], ["'rum'", "did you mean run?"]),
-        (["xyzzy"], ["one of book, render, edition", "got 'xyzzy'"]),
+        (["xyzzy"], ["one of book, render, publish", "got 'xyzzy'"]),
         (["run", "ownershp"], ["'ownershp'", "did you mean ownership"]),
         (["run", "zzz"], ["'zzz'", "one of ownership, membership, ensembles, model"]),
         (["run", "ownership", "--scale", "smok"], ["'smok'", "did you mean smoke"]),
@@ -88,7 +88,7 @@ def test_no_command_shows_the_commands(home, capfd):
     assert cli.main([]) == 2
     out, err = capfd.readouterr()
     shown = out + err
-    for command in ("book", "render", "edition", "run", "test", "status", "verify"):
+    for command in ("book", "render", "publish", "run", "test", "status", "verify"):
         assert f" {command} " in shown
     assert "lottolab: \n" not in shown
 
@@ -167,7 +167,7 @@ def test_book_runs_every_chapter_of_the_scale_and_prints_the_page_last(
     ran.clear()
     assert cli.main(["render"]) == 0
     assert ran == []
-    html = home / "_build/laptop/html"
+    html = home / "_build/edition/html"
     assert rendered[1:] == [(home, html, {"strict": True, "notebooks": {}})]
 
 
@@ -186,25 +186,24 @@ def test_a_chapter_that_fails_costs_the_book_its_exit_code(home, monkeypatch, ca
 
     monkeypatch.setattr(execute, "execute", run)
     monkeypatch.setattr("lottolab.pages.render.render", build)
-    monkeypatch.setattr(execute, "publish", lambda: pytest.fail("it was published"))
     assert cli.main(["book"]) == 1
     said = capfd.readouterr()
     assert said.out.splitlines()[-1] == str(home / "_build/smoke/html/index.html")
     failed = [f"lottolab: {name} stopped: no" for name in ("membership", "scorecard")]
     assert said.err.splitlines()[-2:] == failed
-    assert cli.main(["edition"]) == 1
 
 
-def test_edition_publishes_after_the_last_chapter(home, monkeypatch):
-    did = []
-    monkeypatch.setattr(execute, "execute", lambda *a: did.append(a[:2]))
-    monkeypatch.setattr(execute, "publish", lambda: did.append("publish"))
-    monkeypatch.setattr(
-        "lottolab.pages.render.render", lambda *_, **__: did.append("render")
-    )
-    assert cli.main(["edition"]) == 0
-    chapters = [(name, "laptop") for name in parameters.chapters()]
-    assert did == [*chapters, "publish", "render"]
+def test_publish_says_what_it_wrote_and_what_it_left(home, monkeypatch, capfd):
+    done = {"edition": (["ownership"], ["membership"]), "cifar": (["membership"], [])}
+    monkeypatch.setattr("lottolab.reruns.edition.publish", done.get)
+    assert cli.main(["publish"]) == cli.main(["publish", "--scale", "cifar"]) == 0
+    assert capfd.readouterr().out.splitlines() == [
+        "edition scale: written to data/results: ownership",
+        "not run to their ends, and left as they are: membership",
+        "cifar scale: written to data/results: membership",
+    ]
+    assert cli.main(["publish", "--scale", "editon"]) == 2
+    assert "did you mean edition" in capfd.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -233,7 +232,7 @@ def test_a_bug_is_not_hidden(home, monkeypatch):
 
     monkeypatch.setattr(execute, "execute", run)
     with pytest.raises(ZeroDivisionError):
-        cli.main(["edition"])
+        cli.main(["run", "ownership"])
 
 
 def test_test_hands_on_how_it_went(home, monkeypatch):
@@ -324,6 +323,8 @@ def test_claims_prints_every_claim(home, capfd):
     for claim in claims.load():
         assert claim.id in out
     tested = [claim for claim in claims.load() if not claim.not_testable]
+    out, _, verdicts = out.partition(" claims at `edition` scale: ")
+    assert "failed or not run: ownership" in verdicts
     assert out.count("not run at this scale") == len(tested)
 
 

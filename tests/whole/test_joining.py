@@ -144,7 +144,7 @@ def test_the_oldest_torch_is_the_one_that_is_allowed():
 
 def test_the_published_folder_is_the_one_that_render_fills():
     upload = next(s for s in steps("pages") if "upload" in s.get("uses", ""))
-    assert ROOT / upload["with"]["path"] == execute.build_folder("laptop") / "html"
+    assert ROOT / upload["with"]["path"] == execute.build_folder("edition") / "html"
 
 
 def test_plain_sphinx_is_installed_with_all_extensions_and_without_the_wrapper():
