@@ -3,16 +3,20 @@
 from __future__ import annotations  # a state dict is only named here
 
 import secrets
+import sys
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from lottolab.checks import require
+from lottolab.runs import progress
 
 if TYPE_CHECKING:
     from lottolab.ownership.channels.naming import State
 
+ENOUGH = 0.9  # of the reference's likeness to itself: no need to look further
 app = typer.Typer(
     help="Sign a sparse network and verify whose it is.", no_args_is_help=True
 )
@@ -37,7 +41,8 @@ def embed(
 
     A weight that is moved to an empty place gets the size of an average weight of its
     layer, with a random sign. The key holds a new secret: keep it to yourself.
-    Where no convolution has room, a linear layer is signed. What torch's pruning
+    Where no convolution has room, a linear layer is signed; a layer that keeps two
+    weights of every four (2:4) is not. What torch's pruning
     keeps apart is written as one weight, as `prune.remove` leaves it.
     """
     from lottolab.nets import checkpoint
@@ -47,7 +52,8 @@ def embed(
     _new(key)
     require(key != output, "key and output must be two files", key)
     state, texts = networks.read(network), checkpoint.header(network)
-    signed, owner = networks.embed(state, text, ecc=ecc, layer=layer)
+    with _shown("signing"):
+        signed, owner = networks.embed(state, text, ecc=ecc, layer=layer)
     checkpoint.write(signed, output, texts)
     owner.save(key)
     typer.echo(f"{output}: signed in {owner.layer}; train it again before release")
@@ -103,7 +109,8 @@ def verify(
 
     Exit code 0 if it does, 1 if it does not, 2 if that cannot be asked.
     With a reference the channels are brought into its order first. The p-value is
-    valid only if it was fixed before the key's secret was drawn.
+    valid only if suspect and reference do not depend on the key's secret. Only a hash
+    of `commit` that is older than the suspect shows a judge that: see protect.md.
     """
     from lottolab.ownership import SignatureKey
     from lottolab.ownership.signatures import networks
@@ -114,7 +121,7 @@ def verify(
         owner = SignatureKey.load(key)
         state = networks.unwrapped(networks.read(network))
         if reference:
-            state = _aligned(state, reference, groups)
+            state = _aligned(state, reference, groups, owner.shape)
         layer, found = networks.verify(state, owner, claim=claim)
     except RuntimeError as error:  # of torch; its exit code 1 is a verdict here
         raise ValueError(str(error)) from error
@@ -147,23 +154,39 @@ def align(
     typer.echo(f"{output}: in the order of {reference}")
 
 
-def _aligned(state: State, twin: Path, file: Path | None) -> State:
-    """Align by the groups in a file, as a ResNet of lottolab, or as a chain."""
+def _aligned(
+    state: State, twin: Path, file: Path | None, shape: tuple[int, int] | None = None
+) -> State:
+    """Align by the groups in a file, as a ResNet of lottolab, or as a chain.
+
+    Returns what is of the shape alone, outputs and inputs, if one is given.
+    """
     from lottolab.ownership.channels import alignment, matching, naming
     from lottolab.ownership.signatures import networks
 
     reference = networks.unwrapped(networks.read(twin))
-    if file:
-        groups = {
-            group: {networks.bare(name): axis for name, axis in places.items()}
-            for group, places in matching.read(file).items()
-        }
-        return matching.align(state, reference, groups)
-    try:
-        naming.groups(reference)
-    except ValueError:
-        return matching.align(state, reference, matching.chain(reference))
-    return alignment.align(state, reference)
+    every = [*state.items(), *reference.items()]
+    names = {n for n, w in every if shape in (None, tuple(w.shape[:2]))}
+    search = {"enough": ENOUGH, "names": names}
+    with _shown("looking for the channels"):
+        if file:
+            groups = {
+                group: {networks.bare(name): axis for name, axis in places.items()}
+                for group, places in matching.read(file).items()
+            }
+            return matching.align(state, reference, groups, **search)
+        known = naming.residual(reference)
+        try:
+            naming.groups(known)
+        except ValueError:
+            groups = matching.chain(reference)
+            return matching.align(state, reference, groups, **search)
+        return alignment.align(state, known, **search)
+
+
+def _shown(title: str) -> AbstractContextManager:
+    """Show on a terminal what is being done, and for how long."""
+    return progress.watch(title) if sys.stderr.isatty() else nullcontext()
 
 
 def _new(path: Path) -> None:
