@@ -15,6 +15,7 @@ from lottolab.runs import progress
 
 if TYPE_CHECKING:
     from lottolab.ownership.channels.naming import State
+    from lottolab.ownership.signatures.key import SignatureKey
 
 ENOUGH = 0.9  # of the reference's likeness to itself: no need to look further
 app = typer.Typer(
@@ -104,13 +105,20 @@ def verify(
         Path | None, typer.Option(help="your ticket before it was signed")
     ] = None,
     groups: Groups = None,
+    published: Annotated[
+        str | None, typer.Option(help="the hash, older than the network; with --nonce")
+    ] = None,
+    nonce: Annotated[
+        str | None, typer.Option(help="what `commit` said to keep")
+    ] = None,
 ) -> None:
     """Decide whether a network carries the owner's signature.
 
     Exit code 0 if it does, 1 if it does not, 2 if that cannot be asked.
     With a reference the channels are brought into its order first. The p-value is
-    valid only if suspect and reference do not depend on the key's secret. Only a hash
-    of `commit` that is older than the suspect shows a judge that: see protect.md.
+    valid only if suspect and reference do not depend on the key's secret. It pays for
+    all else that could have been chosen to fit, unless key and claim are those of a
+    hash that `commit` printed; whether that is older than the suspect is yours to see.
     """
     from lottolab.ownership import SignatureKey
     from lottolab.ownership.signatures import networks
@@ -119,10 +127,11 @@ def verify(
         raise ValueError("--groups says how to follow a --reference; give one")
     try:
         owner = SignatureKey.load(key)
+        dated = _dated(owner, claim, published, nonce)
         state = networks.unwrapped(networks.read(network))
         if reference:
             state = _aligned(state, reference, groups, owner.shape)
-        layer, found = networks.verify(state, owner, claim=claim)
+        layer, found = networks.verify(state, owner, claim=claim, dated=dated)
     except RuntimeError as error:  # of torch; its exit code 1 is a verdict here
         raise ValueError(str(error)) from error
     place = "" if layer == owner.layer else f"in {layer}: "
@@ -182,6 +191,22 @@ def _aligned(
             groups = matching.chain(reference)
             return matching.align(state, reference, groups, **search)
         return alignment.align(state, known, **search)
+
+
+def _dated(
+    owner: SignatureKey, claim: str | None, published: str | None, nonce: str | None
+) -> bool:
+    """Are key and claim bound by a hash? Refuse a hash that is not theirs."""
+    from lottolab.ownership import commit as bind
+
+    if published is None and nonce is None:
+        return False
+    whole = None not in (claim, published, nonce)
+    require(whole, "--published, --nonce and --claim must be given together", "less")
+    written = owner.spelling(claim)
+    right = written is not None and bind(owner, written, nonce=nonce) == published
+    require(right, "--published must be the hash of key, claim and nonce", published)
+    return True
 
 
 def _shown(title: str) -> AbstractContextManager:

@@ -20,7 +20,7 @@ from lottolab.ownership import SignatureKey, commands
 from lottolab.ownership.signatures import embedding, networks, qr, signature
 
 CLAIM, LAYER = "Ada", "b.weight"
-BETWEEN = (0.62, 0.8)  # shares of modules that may be accepted or not
+BETWEEN = (0.62, 0.88)  # shares of modules that may be accepted or not
 READ = ("row", "column", "version", "ecc", "mask", "secret", "digest", "shape")
 
 

@@ -213,18 +213,47 @@ def test_a_text_that_is_chosen_to_fit_claims_nothing():
     assert taken > 5  # by who knows that the text came first
 
 
-def test_the_p_value_of_a_claim_is_the_sum_over_all_texts_of_its_length(capsys):
+def test_the_p_value_of_a_claim_is_the_sum_over_all_keys_that_could_have_been():
+    """All but the secret: window, text and its length, format, threshold."""
     state = signed()
     key = SignatureKey.load("key")
-    found = networks.verify(state, key, claim="Ada")[1]
     places = len(qr.places(key.version))
-    tries = key.windows * 2 * 256**3  # two readings, three bytes
+    tries = key.windows * 256**3 * qr.capacity(key.version, key.ecc)
+    tries *= 40 * 4 * 8 * (places + 1)
+    found = networks.verify(state, key, claim="Ada")[1]
     assert found.p_value == pytest.approx(tries * 0.5**places, rel=1e-9, abs=0)
-    huge = sparse({"w": (200, 200)}, 0.5)
-    text = "a" * 1273
+    found = networks.verify(state, key, claim="Ada", dated=True)[1]
+    tries = key.windows * signature.READINGS
+    assert found.p_value == pytest.approx(tries * 0.5**places, rel=1e-9, abs=0)
+
+
+def test_a_text_that_no_float_can_count_is_claimed():
+    huge, text = sparse({"w": (200, 200)}, 0.5), "a" * 1000
     made, key = networks.embed(huge, text)
     assert networks.verify(made, key, claim=text)[1].accepted
     assert not networks.verify(huge, key, claim=text)[1].accepted
+
+
+def test_a_published_hash_is_checked_and_lowers_the_price(capsys):
+    signed()
+    nonce = ["--nonce", "0123456789abcdef"]
+    capsys.readouterr()
+    assert main(["ownership", "commit", "--key", "key", "--text", "Ada", *nonce]) == 0
+    published = ["--published", capsys.readouterr().out.split()[1]]
+    told = []
+    for more in ([], [*published, *nonce]):
+        assert main(["ownership", "verify", "signed", *ASK, *more]) == 0
+        told.append(float(capsys.readouterr().out.split("p = ")[1].split(":")[0]))
+    assert told[1] < told[0] / 1e6
+    for more in (published, nonce, [*published, "--nonce", "0" * 16]):
+        told = refused(capsys, ["ownership", "verify", "signed", *ASK, *more])
+        assert "--published" in told
+    words = ["verify", "signed", "--key", "key", *published, *nonce]
+    assert "--claim must be given" in refused(capsys, ["ownership", *words])
+    values = json.loads(Path("key").read_text()) | {"threshold": 0.5}
+    Path("key").write_text(json.dumps(values))
+    words = ["ownership", "verify", "signed", *ASK, *published, *nonce]
+    assert "must be the hash" in refused(capsys, words)
 
 
 def test_prefixes_do_not_hinder_alignment():

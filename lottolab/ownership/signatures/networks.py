@@ -96,14 +96,17 @@ def embed(
 
 
 def verify(
-    state: State, key: SignatureKey, *, claim: str | None = None
+    state: State, key: SignatureKey, *, claim: str | None = None, dated: bool = False
 ) -> tuple[str, signature.Verification]:
     """Look for the signature in every layer of the shape that the key is for.
 
     The layer of the key's name comes first, but names prove nothing: the p-value pays
-    for all layers of this shape. What is not finite is no layer. Nor does a key say
-    when its text was chosen, and of all texts one fits a network best: the p-value pays
-    for all that are as long as the claim.
+    for all layers of this shape. What is not finite is no layer.
+
+    Nor does a key say when it was made, and of all texts one fits a network best. So
+    the p-value pays for all that a claimant could have chosen to fit, which is all but
+    the secret: the text, the format and the threshold. Not if key and text are `dated`,
+    bound by a hash that is older than the suspect.
 
     Returns the layer's name and what `signature.verify` says of it.
 
@@ -118,7 +121,7 @@ def verify(
     for name in sorted(layers, key=lambda name: name != key.layer):
         own = replace(key, layer=name)
         seen = signature.verify({name: _kernels(layers[name])}, own, claim=claim)
-        p = _paid(seen, key, claim, len(layers))
+        p = _paid(seen, key, claim, len(layers), dated)
         accepted = p < signature.ACCEPT
         found.append((name, replace(seen, p_value=p, accepted=accepted)))
         if accepted:
@@ -127,14 +130,20 @@ def verify(
 
 
 def _paid(
-    seen: signature.Verification, key: SignatureKey, claim: str | None, layers: int
+    seen: signature.Verification,
+    key: SignatureKey,
+    claim: str | None,
+    layers: int,
+    dated: bool,
 ) -> float:
     """Return the p-value of one of so many layers; see `verify`."""
-    if claim is None:
+    if dated or math.isnan(seen.agreement):
         return min(1.0, seen.p_value * layers)
-    count = len(qr.places(key.version))
-    tries = key.windows * signature.READINGS * layers
-    tries *= 256 ** len(key.spelling(claim).encode())  # too large for a float
+    count, longest = len(qr.places(key.version)), qr.capacity(key.version, key.ecc)
+    length = longest if claim is None else len(key.spelling(claim).encode())
+    formats, thresholds = 40 * len(qr.LEVELS) * 8, count + 1
+    tries = key.windows * layers * formats * thresholds
+    tries *= longest * 256**length  # as a whole number: too large for a float
     tail = stats.binom.logsf(round(seen.agreement * count) - 1, count, 0.5)
     return math.exp(min(tail + math.log(tries), 0.0))
 
