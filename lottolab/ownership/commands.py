@@ -3,16 +3,21 @@
 from __future__ import annotations  # a state dict is only named here
 
 import secrets
+import sys
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from lottolab.checks import require
+from lottolab.runs import progress
 
 if TYPE_CHECKING:
     from lottolab.ownership.channels.naming import State
+    from lottolab.ownership.signatures.key import SignatureKey
 
+ENOUGH = 0.9  # of the reference's likeness to itself: no need to look further
 app = typer.Typer(
     help="Sign a sparse network and verify whose it is.", no_args_is_help=True
 )
@@ -37,7 +42,8 @@ def embed(
 
     A weight that is moved to an empty place gets the size of an average weight of its
     layer, with a random sign. The key holds a new secret: keep it to yourself.
-    Where no convolution has room, a linear layer is signed. What torch's pruning
+    Where no convolution has room, a linear layer is signed; a layer that keeps two
+    weights of every four (2:4) is not. What torch's pruning
     keeps apart is written as one weight, as `prune.remove` leaves it.
     """
     from lottolab.nets import checkpoint
@@ -47,7 +53,8 @@ def embed(
     _new(key)
     require(key != output, "key and output must be two files", key)
     state, texts = networks.read(network), checkpoint.header(network)
-    signed, owner = networks.embed(state, text, ecc=ecc, layer=layer)
+    with _shown("signing"):
+        signed, owner = networks.embed(state, text, ecc=ecc, layer=layer)
     checkpoint.write(signed, output, texts)
     owner.save(key)
     typer.echo(f"{output}: signed in {owner.layer}; train it again before release")
@@ -98,12 +105,20 @@ def verify(
         Path | None, typer.Option(help="your ticket before it was signed")
     ] = None,
     groups: Groups = None,
+    published: Annotated[
+        str | None, typer.Option(help="the hash, older than the network; with --nonce")
+    ] = None,
+    nonce: Annotated[
+        str | None, typer.Option(help="what `commit` said to keep")
+    ] = None,
 ) -> None:
     """Decide whether a network carries the owner's signature.
 
     Exit code 0 if it does, 1 if it does not, 2 if that cannot be asked.
     With a reference the channels are brought into its order first. The p-value is
-    valid only if it was fixed before the key's secret was drawn.
+    valid only if suspect and reference do not depend on the key's secret. It pays for
+    all else that could have been chosen to fit, unless key and claim are those of a
+    hash that `commit` printed; whether that is older than the suspect is yours to see.
     """
     from lottolab.ownership import SignatureKey
     from lottolab.ownership.signatures import networks
@@ -112,10 +127,11 @@ def verify(
         raise ValueError("--groups says how to follow a --reference; give one")
     try:
         owner = SignatureKey.load(key)
+        dated = _dated(owner, claim, published, nonce)
         state = networks.unwrapped(networks.read(network))
         if reference:
-            state = _aligned(state, reference, groups)
-        layer, found = networks.verify(state, owner, claim=claim)
+            state = _aligned(state, reference, groups, owner.shape)
+        layer, found = networks.verify(state, owner, claim=claim, dated=dated)
     except RuntimeError as error:  # of torch; its exit code 1 is a verdict here
         raise ValueError(str(error)) from error
     place = "" if layer == owner.layer else f"in {layer}: "
@@ -147,23 +163,55 @@ def align(
     typer.echo(f"{output}: in the order of {reference}")
 
 
-def _aligned(state: State, twin: Path, file: Path | None) -> State:
-    """Align by the groups in a file, as a ResNet of lottolab, or as a chain."""
+def _aligned(
+    state: State, twin: Path, file: Path | None, shape: tuple[int, int] | None = None
+) -> State:
+    """Align by the groups in a file, as a ResNet of lottolab, or as a chain.
+
+    Returns what is of the shape alone, outputs and inputs, if one is given.
+    """
     from lottolab.ownership.channels import alignment, matching, naming
     from lottolab.ownership.signatures import networks
 
     reference = networks.unwrapped(networks.read(twin))
-    if file:
-        groups = {
-            group: {networks.bare(name): axis for name, axis in places.items()}
-            for group, places in matching.read(file).items()
-        }
-        return matching.align(state, reference, groups)
-    try:
-        naming.groups(reference)
-    except ValueError:
-        return matching.align(state, reference, matching.chain(reference))
-    return alignment.align(state, reference)
+    every = [*state.items(), *reference.items()]
+    names = {n for n, w in every if shape in (None, tuple(w.shape[:2]))}
+    search = {"enough": ENOUGH, "names": names}
+    with _shown("looking for the channels"):
+        if file:
+            groups = {
+                group: {networks.bare(name): axis for name, axis in places.items()}
+                for group, places in matching.read(file).items()
+            }
+            return matching.align(state, reference, groups, **search)
+        known = naming.residual(reference)
+        try:
+            naming.groups(known)
+        except ValueError:
+            groups = matching.chain(reference)
+            return matching.align(state, reference, groups, **search)
+        return alignment.align(state, known, **search)
+
+
+def _dated(
+    owner: SignatureKey, claim: str | None, published: str | None, nonce: str | None
+) -> bool:
+    """Are key and claim bound by a hash? Refuse a hash that is not theirs."""
+    from lottolab.ownership import commit as bind
+
+    if published is None and nonce is None:
+        return False
+    whole = None not in (claim, published, nonce)
+    require(whole, "--published, --nonce and --claim must be given together", "less")
+    written = owner.spelling(claim)
+    right = written is not None and bind(owner, written, nonce=nonce) == published
+    require(right, "--published must be the hash of key, claim and nonce", published)
+    return True
+
+
+def _shown(title: str) -> AbstractContextManager:
+    """Show on a terminal what is being done, and for how long."""
+    return progress.watch(title) if sys.stderr.isatty() else nullcontext()
 
 
 def _new(path: Path) -> None:

@@ -36,10 +36,15 @@ class Verdict:
 
 
 def embed_mask(
-    masks: dict[str, Tensor], text: str, *, ecc: str = "H", seed: int = 0
+    masks: dict[str, Tensor],
+    text: str,
+    *,
+    ecc: str = "H",
+    seed: int = 0,
+    secret: str | None = None,
 ) -> tuple[dict[str, Tensor], SignatureKey]:
     """ME(M₀, s): write the text `s` into the masks; see `signature.embed`."""
-    return signature.embed(masks, text, ecc=ecc, seed=seed)
+    return signature.embed(masks, text, ecc=ecc, seed=seed, secret=secret)
 
 
 def embed_weights(
@@ -62,6 +67,9 @@ def embed_weights(
 
 def fidelity(accuracy: float, target: float, tolerance: float = 0.01) -> bool:
     """F: is the test accuracy within `tolerance` of what the owner's network has?
+
+    The paper's definition has two sides (section 3.2): a network that is better by more
+    than the tolerance is unfaithful too, though a thief would not mind.
 
     Raises:
         ValueError: tolerance is outside (0, 1).

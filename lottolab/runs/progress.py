@@ -63,6 +63,7 @@ class State:
         self.done = 0
         self.expected = self.spent = 0.0  # seconds of those that are
         self.jobs = 1
+        self.step = ""  # of a command that runs no stage
         self.messages: list[str] = []
 
     def feed(self, event: dict) -> None:
@@ -77,6 +78,10 @@ class State:
                 f"epoch {event['epoch']}/{event['epochs']}, "
                 f"{event['rate']:,.0f} images/s"
             )
+        elif kind == "step":
+            if stack:
+                stack[-1]["note"] = event["text"]
+            self.step = "" if stack else event["text"]
         elif kind in ("end", "fail") and stack:
             stack.pop()
             if stack:  # what it asked of others is not its own time
@@ -117,6 +122,7 @@ class State:
         """Say in one line where the run stands."""
         total = self.done + sum(len(seconds) for seconds in self.plan.values())
         parts = [f"{self.done}/{total} runs"] if total else []
+        parts += [self.step] if self.step else []
         left = self.remaining()
         if left is not None:
             parts.append(f"{duration(left)} left")

@@ -141,7 +141,8 @@ def sparse(r) -> dict:
 
 def signed(masks, text, ecc, layer, seed, claim):
     """Sign and verify; the mask itself stands for the weights."""
-    made, key = signature.embed(masks, text, ecc=ecc, layer=layer, seed=seed)
+    own = {"seed": seed, "secret": signature.public(0)}
+    made, key = signature.embed(masks, text, ecc=ecc, layer=layer, **own)
     state = {name: mask.float() for name, mask in made.items()}
     kept = all(int(made[n].sum()) == int(m.sum()) for n, m in masks.items())
     return kept, signature.verify(state, key, claim=text if claim else None).text

@@ -298,7 +298,8 @@ def masks_of(state):
 
 def signed(state, seed, text="owner"):
     """Sign a network; its weights in new places are as big as the others."""
-    masks, key = ownership.embed(masks_of(state), text, seed=seed)
+    own = {"seed": seed, "secret": signature.public(seed)}
+    masks, key = ownership.embed(masks_of(state), text, **own)
     weights, kept = state[key.layer], masks[key.layer]
     generator = torch.Generator().manual_seed(seed)
     drawn = torch.randn(weights.shape, generator=generator)

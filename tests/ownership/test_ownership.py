@@ -13,6 +13,7 @@ from scipy import stats
 from lottolab import ownership
 from lottolab.nets import masks as masking
 from lottolab.nets import models
+from lottolab.ownership import framework
 from lottolab.ownership.signatures import embedding, qr, signature
 
 TEXTS = ["x", "lottolab", "signature", "ünïcode ✓", "A" * 14]
@@ -45,6 +46,11 @@ def trained(masks, seed=0):
         name: (0.1 + torch.rand(mask.shape, generator=generator)) * mask
         for name, mask in masks.items()
     }
+
+
+def repeatable(masks, text, seed=0):
+    """Sign with what stands for a secret."""
+    return ownership.embed(masks, text, seed=seed, secret=signature.public(seed))
 
 
 @pytest.mark.parametrize("version", DATA_MODULES)
@@ -110,12 +116,108 @@ def test_corrects_half_the_parity_and_with_doubts_nearly_all_of_it():
     assert qr.decode(dirty, form, doubt) == ownership.Decoded("signature", 20)
 
 
+@pytest.mark.parametrize(("version", "ecc"), [(28, "L"), (34, "M"), (40, "L")])
+def test_of_many_blocks_none_keeps_an_early_miscorrection(version, ecc):
+    """Two check bytes less than all are needed: before, about every other one is lucky
+    in a code of 255 bytes, and a code has dozens of blocks."""
+    random = np.random.default_rng(version)
+    text = "a" * (qr.capacity(version, ecc) - 3)
+    modules, form = qr.encode(text, ecc, version=version)
+    where, dirty = qr.places(version), modules.copy()
+    doubt = np.zeros(modules.shape)
+    for index, data in qr._blocks(form):
+        parity = len(index) - data
+        wrong = random.choice(index, parity - 2, replace=False)
+        for place in wrong:
+            bits = tuple(where[8 * place : 8 * place + 8].T)
+            dirty[bits] ^= random.permutation([True] * 4 + [False] * 4)
+            doubt[bits] = random.uniform(0.2, 0.5)
+    assert qr.decode(dirty, form, doubt).text == text
+    assert qr.decode(dirty, form).text is None
+
+
+@pytest.mark.parametrize("shape", [(40, 57), (21, 21), (180, 177)])
+@pytest.mark.parametrize("version", [1, 2, 40])
+def test_the_best_window_is_that_of_the_sum_taken_one_by_one(shape, version):
+    form = qr.Format(version, "L", 0)
+    if min(shape) < form.size:
+        return
+    random = np.random.default_rng(version)
+    kept, wanted = random.random(shape) < 0.3, random.random((form.size,) * 2) < 0.5
+    where = qr.places(version)
+    agreeing = np.array(
+        [
+            [
+                (kept[r + where[:, 0], c + where[:, 1]] == wanted[tuple(where.T)]).sum()
+                for c in range(shape[1] - form.size + 1)
+            ]
+            for r in range(shape[0] - form.size + 1)
+        ]
+    )
+    best = np.unravel_index(agreeing.argmax(), agreeing.shape)
+    assert embedding.most_similar(kept, wanted, form) == best
+
+
+def test_nobody_else_draws_the_secret(tickets):
+    """Before, it followed from seed 0, and everybody could compute it."""
+    keys = [embed(tickets[19], "x")[1] for embed in [ownership.embed] * 2]
+    keys.append(framework.embed_mask(tickets[19], "x")[1])
+    secrets = {key.secret for key in keys}
+    assert len(secrets) == 3
+    assert not secrets & {signature.public(seed) for seed in range(100)}
+    own = signature.public(7)
+    assert ownership.embed(tickets[19], "x", secret=own)[1].secret == own
+    with pytest.raises(ValueError, match="secret must be"):
+        ownership.embed(tickets[19], "x", secret="")
+
+
+def test_the_first_layer_is_by_number_and_not_dense():
+    masks = {f"f.{i}.weight": random_mask(32) for i in (10, 3, 1)}
+    masks["f.1.weight"] = masks["f.1.weight"] | True
+    assert ownership.embed(masks, "x")[1].layer == "f.3.weight"
+
+
+def test_a_mask_that_lies_otherwise_in_memory_is_signed_too():
+    mask = random_mask(25).to(memory_format=torch.channels_last)
+    for own in (mask, random_mask(25).transpose(0, 1)):
+        signed, key = ownership.embed({"w": own}, "x")
+        assert ownership.verify(trained(signed), key, claim="x").agreement == 1
+
+
+@pytest.mark.parametrize("shape", [(48, 32), (48, 32, 1, 1), (48, 32, 3, 3)])
+def test_a_pattern_of_two_in_four_is_not_broken(shape):
+    generator = torch.Generator().manual_seed(0)
+    drawn = torch.rand(shape, generator=generator)
+    for axis in (1, len(shape) - 1):
+        if drawn.shape[axis] % 4:
+            continue
+        lines = drawn.transpose(axis, -1)
+        fours = lines.unflatten(-1, (-1, 4))
+        kept = (fours.argsort(-1).argsort(-1) < 2).flatten(-2).transpose(axis, -1)
+        wide = kept if kept.ndim == 4 else kept[..., None, None]
+        with pytest.raises(ValueError, match="got a 2:4 pattern"):
+            ownership.embed({"w": wide}, "x")
+    loose = (drawn < 0.5).view(*shape[:2], *shape[2:] or (1, 1))
+    ownership.embed({"w": loose}, "x")
+
+
+@pytest.mark.parametrize("density", [0.5, 0.6, 0.7])
+@pytest.mark.parametrize("side", [21, 24, 64])
+def test_kernels_of_one_weight_can_be_half_full_and_more(side, density):
+    for seed in range(20):
+        generator = torch.Generator().manual_seed(seed)
+        mask = torch.rand(side, side, 1, 1, generator=generator) < density
+        signed, key = ownership.embed({"w": mask}, "x", ecc="L", seed=seed)
+        assert signed["w"].sum() == mask.sum()
+        assert ownership.verify(trained(signed), key, claim="x").agreement == 1
+
+
 @pytest.mark.parametrize("density", [3, 19, 60])
 @pytest.mark.parametrize("text", TEXTS)
 def test_blind_extraction_and_exact_counts(tickets, density, text):
     masks = tickets[density]
     for seed in range(2):
-        signed, key = ownership.embed(masks, text, seed=seed)
+        signed, key = repeatable(masks, text, seed=seed)
         assert masking.sizes(signed) == masking.sizes(masks)
         changed = [n for n in masks if not torch.equal(masks[n], signed[n])]
         assert changed == [key.layer] == ["layer2.0.conv2.weight"]
@@ -132,7 +234,7 @@ def test_the_input_is_left_alone(tickets):
 
 
 def test_p_values_follow_their_definition(tickets):
-    signed, key = ownership.embed(tickets[19], "signature")
+    signed, key = repeatable(tickets[19], "signature")
     blind = ownership.verify(trained(signed), key)
     claimed = ownership.verify(trained(signed), key, claim="signature")
     tosses = 2.0 ** -len(qr.places(2))
@@ -144,7 +246,7 @@ def test_p_values_follow_their_definition(tickets):
 
 def test_other_secrets_agree_like_fair_coins(tickets):
     """1,000 keys of others: valid p-values, and no claim accepted."""
-    signed, key = ownership.embed(tickets[19], "signature")
+    signed, key = repeatable(tickets[19], "signature")
     state, where = trained(signed), qr.places(key.version)
     modules = ownership.extract(state, key)
     agreed, p_values = [], []
@@ -166,7 +268,7 @@ def test_other_secrets_agree_like_fair_coins(tickets):
 
 
 def test_an_unmarked_ticket_is_not_claimed(tickets):
-    _, key = ownership.embed(tickets[3], "signature")
+    _, key = repeatable(tickets[3], "signature")
     unmarked = trained(tickets[3])
     assert ownership.verify(unmarked, key).text is None
     assert not ownership.verify(unmarked, key, claim="signature").accepted
@@ -174,7 +276,7 @@ def test_an_unmarked_ticket_is_not_claimed(tickets):
 
 def test_a_relative_threshold_sees_through_rescaled_add_ons(tickets):
     """Tiny weights in all empty places, lifted by rescaling whole channels."""
-    signed, key = ownership.embed(tickets[19], "signature")
+    signed, key = repeatable(tickets[19], "signature")
     state = trained(signed)
     key = ownership.calibrate(state, key)
     assert 0 < key.threshold < 1
@@ -249,7 +351,7 @@ def added(state, key, amount, generator):
 
 
 def test_doubts_fall_on_weak_kernels_where_weights_were_added(tickets):
-    signed, key = ownership.embed(tickets[19], "signature")
+    signed, key = repeatable(tickets[19], "signature")
     state = trained(signed)
     key = ownership.calibrate(state, key)
     state = added(state, key, 0.05, torch.Generator().manual_seed(0))
@@ -268,7 +370,7 @@ def test_doubts_fall_on_weak_kernels_where_weights_were_added(tickets):
 
 
 def test_doubts_fall_on_empty_kernels_where_weights_were_removed(tickets):
-    signed, key = ownership.embed(tickets[19], "signature")
+    signed, key = repeatable(tickets[19], "signature")
     state = removed(trained(signed), key, 0.6, torch.Generator().manual_seed(0))
     doubt = signature.doubts(state, key)
     assert (doubt == ~ownership.extract(state, key)).all()
@@ -282,7 +384,7 @@ def test_doubts_fall_on_empty_kernels_where_weights_were_removed(tickets):
 def test_doubts_lose_no_text_and_win_some(tickets, density, attack, amount, gained):
     hard, soft = [], []
     for seed in range(40):
-        signed, key = ownership.embed(tickets[density], "signature", seed=seed)
+        signed, key = repeatable(tickets[density], "signature", seed=seed)
         state = trained(signed, seed)
         key = ownership.calibrate(state, key)
         state = attack(state, key, amount, torch.Generator().manual_seed(seed))
@@ -307,7 +409,7 @@ def test_doubts_lose_no_text_and_win_some(tickets, density, attack, amount, gain
 
 def test_small_noise_in_every_pruned_place_does_not_hide_the_signature(tickets):
     """The weakest kernel sets the key's threshold; noise above it fills the window."""
-    signed, key = ownership.embed(tickets[3], "signature")
+    signed, key = repeatable(tickets[3], "signature")
     state = trained(signed)
     key = ownership.calibrate(state, key)
     weights, random = state[key.layer], torch.Generator().manual_seed(0)
@@ -322,7 +424,7 @@ def test_small_noise_in_every_pruned_place_does_not_hide_the_signature(tickets):
 
 def test_a_doubtful_reading_that_is_not_borne_out_is_none(tickets, monkeypatch):
     """More than half of the bytes are noise and erased: some text always comes out."""
-    signed, key = ownership.embed(tickets[19], "signature")
+    signed, key = repeatable(tickets[19], "signature")
     random, doubt = np.random.default_rng(0), np.zeros((key.form.size,) * 2)
     state = trained(signed)
     for row, column in qr.places(2)[: 8 * 26]:

@@ -1,11 +1,13 @@
 """Networks and keys that others bring: signed, verified, or refused in one line."""
 
+import hashlib
 import json
 import math
 import unicodedata
 from dataclasses import asdict, replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -17,7 +19,9 @@ from lottolab.cli import main
 from lottolab.nets import models
 from lottolab.ownership import SignatureKey
 from lottolab.ownership.attacks import symmetry
-from lottolab.ownership.signatures import networks, signature
+from lottolab.ownership.channels import alignment
+from lottolab.ownership.signatures import networks, qr, signature
+from lottolab.runs import progress
 
 pytestmark = pytest.mark.usefixtures("on_one_thread")
 SIGN = ["ownership", "embed", "net", "--text", "Ada", "--key", "key"]
@@ -179,6 +183,79 @@ def test_strangers_are_accepted_no_more_often_than_the_p_value_says():
     assert sum(p <= 0.05 for p in drawn) <= 9  # 3 are expected at most
 
 
+def fitting(state, key):
+    """Return a key and the ASCII text whose code is most like a stranger's layer."""
+    modules = signature.extract(state, key)
+    stream = qr.bits(signature.covered(modules, key), key.form)
+    count = qr.capacity(key.version, key.ecc)
+    letters = np.arange(32, 127, dtype=np.uint8)
+    known = np.unpackbits(letters[:, None], axis=1)
+    wanted = stream[12 : 12 + 8 * count].reshape(count, 8)
+    unlike = (known != wanted[:, None]).sum(2)
+    text = bytes(letters[unlike.argmin(1)]).decode()
+    return replace(key, digest=hashlib.sha256(text.encode()).hexdigest()), text
+
+
+def test_a_text_that_is_chosen_to_fit_claims_nothing():
+    """One text of all fits any network: a claimant has chosen it when he saw that."""
+    suspect = sparse({"w": (21, 21)}, 0.5)
+    masks = {"w": suspect["w"][:, :, None, None] != 0}
+    taken = 0
+    for seed in range(10):
+        secret = f"{seed:064x}"
+        _, key = signature.choose(masks, "x", secret, ecc="L")
+        key, text = fitting({"w": suspect["w"][:, :, None, None]}, key)
+        plain = {"w": suspect["w"][:, :, None, None]}
+        taken += signature.verify(plain, key, claim=text).accepted
+        found = networks.verify(suspect, key, claim=text)[1]
+        assert not found.accepted
+        assert found.p_value > 0.01
+    assert taken > 5  # by who knows that the text came first
+
+
+def test_the_p_value_of_a_claim_is_the_sum_over_all_keys_that_could_have_been():
+    """All but the secret: window, text and its length, format, threshold."""
+    state = signed()
+    key = SignatureKey.load("key")
+    places = len(qr.places(key.version))
+    tries = key.windows * 256**3 * qr.capacity(key.version, key.ecc)
+    tries *= 40 * 4 * 8 * (places + 1)
+    found = networks.verify(state, key, claim="Ada")[1]
+    assert found.p_value == pytest.approx(tries * 0.5**places, rel=1e-9, abs=0)
+    found = networks.verify(state, key, claim="Ada", dated=True)[1]
+    tries = key.windows * signature.READINGS
+    assert found.p_value == pytest.approx(tries * 0.5**places, rel=1e-9, abs=0)
+
+
+def test_a_text_that_no_float_can_count_is_claimed():
+    huge, text = sparse({"w": (200, 200)}, 0.5), "a" * 1000
+    made, key = networks.embed(huge, text)
+    assert networks.verify(made, key, claim=text)[1].accepted
+    assert not networks.verify(huge, key, claim=text)[1].accepted
+
+
+def test_a_published_hash_is_checked_and_lowers_the_price(capsys):
+    signed()
+    nonce = ["--nonce", "0123456789abcdef"]
+    capsys.readouterr()
+    assert main(["ownership", "commit", "--key", "key", "--text", "Ada", *nonce]) == 0
+    published = ["--published", capsys.readouterr().out.split()[1]]
+    told = []
+    for more in ([], [*published, *nonce]):
+        assert main(["ownership", "verify", "signed", *ASK, *more]) == 0
+        told.append(float(capsys.readouterr().out.split("p = ")[1].split(":")[0]))
+    assert told[1] < told[0] / 1e6
+    for more in (published, nonce, [*published, "--nonce", "0" * 16]):
+        told = refused(capsys, ["ownership", "verify", "signed", *ASK, *more])
+        assert "--published" in told
+    words = ["verify", "signed", "--key", "key", *published, *nonce]
+    assert "--claim must be given" in refused(capsys, ["ownership", *words])
+    values = json.loads(Path("key").read_text()) | {"threshold": 0.5}
+    Path("key").write_text(json.dumps(values))
+    words = ["ownership", "verify", "signed", *ASK, *published, *nonce]
+    assert "must be the hash" in refused(capsys, words)
+
+
 def test_prefixes_do_not_hinder_alignment():
     save_file(signed(), "mine")
     order = torch.randperm(32, generator=torch.Generator().manual_seed(1))
@@ -237,6 +314,95 @@ def test_a_chain_with_another_head_is_aligned_and_verified(capsys):
     capsys.readouterr()
     assert verified(stolen, "--reference", "net") == 2
     assert "b.weight must be (32, 40)" in capsys.readouterr().err
+
+
+def test_a_tensor_of_the_reference_that_is_not_used_is_left_out():
+    state = symmetry.permute(signed(resnet()), seed=3)
+    twin = load_file("net") | {"unused.weight": torch.randn(7, 9), "ema": torch.ones(3)}
+    save_file(twin, "twin")
+    assert verified(state, "--reference", "twin") == 0
+    names = {"a.weight": (40, 12), "b.weight": (32, 40), "c.weight": (5, 32)}
+    Path("signed").unlink()
+    Path("key").unlink()
+    state = signed(sparse(names))
+    order = torch.randperm(32, generator=torch.Generator().manual_seed(1))
+    moved = state["b.weight"][order], state["c.weight"][:, order].contiguous()
+    stolen = {"a.weight": state["a.weight"], "b.weight": moved[0], "c.weight": moved[1]}
+    save_file(load_file("net") | {"b.unused": torch.randn(7, 9)}, "twin")
+    assert verified(stolen) == 1
+    assert verified(stolen, "--reference", "twin") == 0
+
+
+@torch.no_grad()
+def test_bottlenecks_are_followed():
+    model = models.build("resnet50", channels=3, classes=10, width=8, seed=0).eval()
+    generator = torch.Generator().manual_seed(0)
+    for weight in model.parameters():
+        if weight.ndim == 4:
+            weight *= torch.rand(weight.shape, generator=generator) < 0.3
+    images = torch.randn(2, 3, 16, 16, generator=generator)
+    state = signed({n: w.clone() for n, w in model.state_dict().items()})
+    stolen = symmetry.permute(state, seed=3)
+    answers = []
+    for weights in (state, stolen):
+        model.load_state_dict(weights)
+        answers.append(model(images))
+    assert torch.allclose(*answers, rtol=1e-3, atol=1e-5)
+    assert verified(stolen) == 1
+    assert verified(stolen, "--reference", "net") == 0
+    with pytest.raises(ValueError, match="must have two convolutions"):
+        symmetry.logits(state, images)
+
+
+def test_a_copy_is_looked_for_once_and_in_layers_of_the_keys_shape(monkeypatch):
+    state = symmetry.permute(signed(resnet()), seed=3)
+    counts = {"starts": 0, "scales": 0}
+    ascend, additive = alignment._ascend, alignment.additive
+
+    def started(*given):
+        counts["starts"] += 1
+        return ascend(*given)
+
+    def scaled(*given, **more):
+        counts["scales"] += 1
+        return additive(*given, **more)
+
+    monkeypatch.setattr(alignment, "_ascend", started)
+    monkeypatch.setattr(alignment, "additive", scaled)
+    assert verified(state, "--reference", "net") == 0
+    shape = SignatureKey.load("key").shape
+    alike = [w for w in state.values() if tuple(w.shape[:2]) == shape]
+    assert counts == {"starts": 1, "scales": len(alike)}
+    assert verified(resnet(), "--reference", "signed") in (0, 1)
+    stranger = models.build("resnet8", channels=1, classes=10, width=16, seed=5)
+    assert verified(stranger.state_dict(), "--reference", "net") == 1
+    assert counts["starts"] == 2 + 3
+
+
+def test_what_is_being_done_is_told_to_who_watches(monkeypatch, tmp_path):
+    state = symmetry.permute(signed(resnet()), seed=3)
+    (tmp_path / "events").mkdir()
+    monkeypatch.setenv(progress.FOLDER, str(tmp_path / "events"))
+    assert verified(state, "--reference", "net") == 0
+    (file,) = (tmp_path / "events").iterdir()
+    told = progress.State()
+    for line in file.read_text().splitlines():
+        told.feed(json.loads(line))
+    assert told.line().startswith("matching the channels of ")
+
+
+def test_a_pattern_of_two_in_four_is_left_alone(capsys):
+    fours = torch.rand(48, 12, 4, generator=torch.Generator().manual_seed(0))
+    kept = (fours.argsort(-1).argsort(-1) < 2).flatten(1)
+    state = {"a.weight": torch.randn(48, 48) * kept}
+    state |= {"b.weight": state["a.weight"] + 0.0}
+    save_file(state, "net")
+    told = refused(capsys, SIGN)
+    assert "a 2:4 pattern in a.weight, which a signature would break" in told
+    assert "2:4" in refused(capsys, [*SIGN, "--layer", "b.weight"])
+    state["c.weight"] = sparse({"w": (48, 48)}, 0.5)["w"]
+    changed = signed(state)
+    assert [n for n in state if not torch.equal(state[n], changed[n])] == ["c.weight"]
 
 
 KINDS = {

@@ -277,7 +277,7 @@ def test_other_networks_are_refused():
     for missing in ("bn1.weight", "fc.bias", "layer2.0.conv2.weight"):
         with pytest.raises(ValueError, match=missing):
             symmetry.permute({n: t for n, t in state.items() if n != missing}, 0)
-    with pytest.raises(ValueError, match="conv3"):
+    with pytest.raises(ValueError, match="bn3"):
         symmetry.permute(state | {"layer1.0.conv3.weight": torch.ones(4, 4, 1, 1)}, 0)
     for name, axis in (("layer1.0.bn1.running_var", 0), ("layer2.0.conv1.weight", 1)):
         cut = state[name].narrow(axis, 0, 3)

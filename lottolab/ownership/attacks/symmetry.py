@@ -182,7 +182,11 @@ def logits(state: State, images: Tensor, stem: str = "same") -> Tensor:
     """Evaluate a network in any of these forms, which no module may fit: N×classes.
 
     `images` float, N×C×H×W, normalised; `stem` as in `lottolab.nets.resnets`.
+
+    Raises ValueError for blocks of three convolutions.
     """
+    three = [block for block in blocks(state) if f"{block}.conv3.weight" in state]
+    require(not three, "a block must have two convolutions to be evaluated", three[:1])
 
     def layer(conv: str, x: Tensor, stride: int = 1) -> Tensor:
         weight = state[f"{conv}.weight"]

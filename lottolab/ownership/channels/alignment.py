@@ -17,6 +17,7 @@ So the owner aligns to the unsigned twin, the ticket before the secret was drawn
 """
 
 import math
+from collections.abc import Collection
 from dataclasses import dataclass
 
 import torch
@@ -27,6 +28,8 @@ from torch import Tensor
 from lottolab.checks import require
 from lottolab.ownership.channels import naming
 from lottolab.ownership.channels.naming import State, groups, row_signs, signed_weights
+from lottolab.ownership.channels.scales import additive, features
+from lottolab.runs import progress
 
 SPARE = 0.1  # see `match`
 Index = dict[str, list[Tensor]]  # for each tensor: their row, their column of each ours
@@ -41,7 +44,15 @@ class _Pair:
     places: list[tuple[str, int, Tensor, Tensor]]
 
 
-def align(state: State, reference: State, *, restarts: int = 3, seed: int = 0) -> State:
+def align(
+    state: State,
+    reference: State,
+    *,
+    restarts: int = 3,
+    seed: int = 0,
+    enough: float = math.inf,
+    names: Collection[str] | None = None,
+) -> State:
     """Return the suspect's weights in the reference's order, shapes and scale.
 
     All convolutions, and the classifier if it has the same classes; float32. They can
@@ -53,23 +64,27 @@ def align(state: State, reference: State, *, restarts: int = 3, seed: int = 0) -
     Args:
         state, reference: state dicts of ResNets of `lottolab.nets.resnets` with the
             same blocks, trained, folded or widened.
-        restarts: how many starts to try, see `match`. seed: of the starts.
+        restarts, seed: of the search, see `match`. enough: share of the reference's
+            likeness to itself from which on no other start is tried.
+        names: of the weights to return; all if None.
 
     Raises:
-        ValueError: another kind of network, weights that are not finite, or no start.
+        ValueError: another kind of network, weights not finite, or no start.
     """
+    require(restarts >= 1, "restarts must be at least 1", restarts)
     state = naming.comparable(state, reference)
-    orders, _ = match(state, reference, restarts=restarts, seed=seed)
+    pairs = _pairs(state, reference)
+    described = features(state), features(reference)
+    orders, _ = _best(pairs, *described, restarts, seed, enough)
     theirs, ours = signed_weights(state), signed_weights(reference)
-    index = _placed(_pairs(state, reference), ours, orders)
-    described, wanted, result = features(state), features(reference), {}
-    for name in index:
+    index, result = _placed(pairs, ours, orders), {}
+    for name in index if names is None else index.keys() & names:
         moved, target = _take(_framed(theirs[name]), index[name]), ours[name]
         # Weights that a signature cut and training left tiny tell nothing of the scale.
-        found = _take(_framed(described[name]), index[name])
-        alike = sum(torch.minimum(found, wanted[name]).chunk(2, dim=2))
+        found = _take(_framed(described[0][name]), index[name])
+        alike = sum(torch.minimum(found, described[1][name]).chunk(2, dim=2))
         ratios = (moved / target).abs().where(alike > 0, torch.ones(())).log()
-        moved = moved / _additive(ratios, alike, robust=True).exp()
+        moved = moved / additive(ratios, alike, robust=True).exp()
         moved = moved * row_signs(reference, name)
         result[name] = moved.view_as(reference[name]).float()
     return result
@@ -98,43 +113,47 @@ def match(
     require(restarts >= 1, "restarts must be at least 1", restarts)
     state = naming.comparable(state, reference)
     pairs = _pairs(state, reference)
-    ours = features(reference)
-    theirs = {name: _framed(weight) for name, weight in features(state).items()}
+    return _best(pairs, features(state), features(reference), restarts, seed)
+
+
+def _best(
+    pairs: dict[str, _Pair],
+    theirs: State,
+    ours: State,
+    restarts: int,
+    seed: int,
+    enough: float = math.inf,
+) -> tuple[dict[str, Tensor], float]:
+    """Search as `match` says; theirs, ours: `features` of both. See `align`."""
+    own = (1 - SPARE) * sum(float(weight.square().sum()) for weight in ours.values())
+    theirs = {name: _framed(weight) for name, weight in theirs.items()}
     generator, found = torch.Generator().manual_seed(seed), []
     for start in range(restarts):
         orders = {name: torch.full((p.ours,), -1) for name, p in pairs.items()}
         if start:
             orders = {name: _random_order(p, generator) for name, p in pairs.items()}
         found.append(_ascend(pairs, theirs, ours, orders))
+        if found[-1][1] >= enough * own:
+            break
     return max(found, key=lambda pair: pair[1])
-
-
-def features(state: State) -> State:
-    """Describe weights for comparison: float64, outputs × inputs × (2 × kernel).
-
-    The roots of their positive, then of their negative parts, after all scales are
-    taken out: rows and columns are divided so that the logarithms of the kernels'
-    norms, over the kernels that are not zero, are 0 on average in every row and every
-    column. Whatever positive factors rows and columns had, this is the same. The sign
-    of batch norm's gamma goes into the rows, where folding would put it.
-    """
-    result = {}
-    for name, weight in signed_weights(state).items():
-        norms = weight.norm(dim=2, keepdim=True)
-        alive = norms > 0
-        logs = norms.where(alive, torch.ones(())).log()
-        scaled = weight / _additive(logs, alive).exp()
-        result[name] = torch.cat([scaled.relu(), (-scaled).relu()], 2).sqrt()
-    return result
 
 
 def _ascend(
     pairs: dict[str, _Pair], theirs: State, ours: State, orders: dict[str, Tensor]
 ) -> tuple[dict[str, Tensor], float]:
-    """Match one group after the other until the likeness grows no more."""
+    """Match one group after the other until the likeness grows no more.
+
+    A group waits while all that its channels are joined to stays as it was.
+    """
     index, last = _placed(pairs, ours, orders), -math.inf
+    before: dict[str, list[Tensor]] = {}
     while True:
         for name, pair in pairs.items():
+            joined = [index[n][1 - axis].clone() for n, axis, *_ in pair.places]
+            if name in before and all(map(torch.equal, joined, before[name])):
+                continue
+            before[name] = joined
+            progress.emit("step", text=f"matching the channels of {name}")
             orders[name] = _assign(pair, theirs, ours, index)
             _update(index, pair, orders[name])
         moved = {name: _take(theirs[name], lines) for name, lines in index.items()}
@@ -226,25 +245,4 @@ def _framed(weight: Tensor) -> Tensor:
 
 
 def _take(framed: Tensor, lines: list[Tensor]) -> Tensor:
-    return framed[lines[0]][:, lines[1]]
-
-
-def _additive(values: Tensor, counts: Tensor, robust: bool = False) -> Tensor:
-    """Fit values[i, j, k], which counts so much, by a[i] + b[j]; return the fit, n×m×1.
-
-    Least squares, or the least sum of absolute errors if `robust`, by reweighting.
-    """
-    weights = counts.double()
-    rows = values.shape[0]
-    for _ in range(20 if robust else 1):
-        count, total = weights.sum(2), (weights * values).sum(2)
-        top = torch.cat([count.sum(1).diag(), count], 1)
-        normal = torch.cat([top, torch.cat([count.T, count.sum(0).diag()], 1)])
-        # The ridge settles what is free: a constant between the rows and the columns.
-        ridge = 1e-9 * count.sum(1).max().clamp_min(1.0)
-        normal += ridge * torch.eye(len(normal), dtype=normal.dtype)
-        right = torch.cat([total.sum(1), total.sum(0)])
-        found = torch.linalg.solve(normal, right)
-        fit = (found[:rows, None] + found[rows:])[:, :, None]
-        weights = counts / (values - fit).abs().clamp_min(1e-3)
-    return fit
+    return framed[lines[0][:, None], lines[1]]

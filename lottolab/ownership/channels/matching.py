@@ -12,7 +12,9 @@ named and are not needed. The method is `alignment.match`'s, for networks of one
 """
 
 import itertools
+import math
 import re
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,6 +25,7 @@ from torch import Tensor
 from lottolab.checks import one_of, require
 from lottolab.ownership.channels import alignment
 from lottolab.ownership.channels.naming import State
+from lottolab.ownership.channels.scales import additive
 
 Groups = dict[str, dict[str, int]]  # for each group its tensors, and their axes
 
@@ -73,28 +76,45 @@ def read(path: str | Path) -> Groups:
 def chain(state: State) -> Groups:
     """Name the groups of a plain chain of layers: convolutions, then linear ones.
 
-    Layers follow each other in the order of their names, numbers by value. Of a network
-    that is no chain but whose shapes allow one, the groups come out too free: channels
-    may then not be found, but no p-value gets wrong, since the secret plays no part.
+    Layers follow each other in the order of their names, numbers by value. A tensor
+    that fits no other, as one that is not used, is left out. Of a network that is no
+    chain but whose shapes allow one, the groups come out too free: channels may then
+    not be found, but no p-value gets wrong, since the secret plays no part.
 
     Raises ValueError where a layer does not take what the one before gives.
     """
     weights = [name for name, tensor in state.items() if tensor.ndim in (2, 3, 4)]
     weights.sort(key=lambda name: (state[name].ndim == 2, natural(name)))
     require(len(weights) > 1, "a chain must have two layers", f"{len(weights)}")
+
+    def fits(above: str, below: str) -> bool:
+        given, taken = len(state[above]), state[below].shape[1]
+        flat = state[above].ndim > state[below].ndim
+        return bool(given) and (taken % given == 0 if flat else taken == given)
+
+    ends = [pair for pair in itertools.combinations(weights, 2) if fits(*pair)]
+    joined = {name for pair in ends for name in pair}
+    if len(joined) > 1:
+        weights = [name for name in weights if name in joined]
     found = {}
     for above, below in itertools.pairwise(weights):
         given, taken = len(state[above]), state[below].shape[1]
-        flat = state[above].ndim > state[below].ndim
-        fits = taken % given == 0 if flat else taken == given
         chained = f"{below} must take the {given} outputs of {above}, or the groups "
-        require(fits, f"{chained}must be named in a file (--groups)", taken)
+        right = fits(above, below)
+        require(right, f"{chained}must be named in a file (--groups)", taken)
         found[above] = {above: 0, below: 1}
     return found
 
 
 def align(
-    state: State, reference: State, groups: Groups, *, restarts: int = 3, seed: int = 0
+    state: State,
+    reference: State,
+    groups: Groups,
+    *,
+    restarts: int = 3,
+    seed: int = 0,
+    enough: float = math.inf,
+    names: Collection[str] | None = None,
 ) -> State:
     """Return the suspect's weights in the reference's order and scale.
 
@@ -107,28 +127,32 @@ def align(
 
     Args:
         groups: as `read` or `chain` return them.
-        restarts, seed: as of `alignment.align`.
+        restarts, seed, enough, names: as of `alignment.align`.
 
     Raises:
         ValueError: weights of the groups that are missing, not finite or not of the
             reference's shapes; groups that do not fit them.
     """
+    require(restarts >= 1, "restarts must be at least 1", restarts)
     views = _views(state, reference, groups)
-    orders, _ = match(state, reference, groups, restarts=restarts, seed=seed)
+    pairs, described = _compared(views, state, reference, groups)
+    orders, _ = alignment._best(pairs, *described, restarts, seed, enough)
     result = {n: tensor for n, tensor in state.items() if tensor.ndim > 1}
     for name in {n for places in groups.values() for n in places} - set(views):
         result.pop(name, None)
-    for name, view in views.items():
+    if names is not None:
+        result = {name: tensor for name, tensor in result.items() if name in names}
+    for name, view in ((n, view) for n, view in views.items() if n in result):
         lines = [torch.arange(view.rows), torch.arange(view.columns)]
         for group, places in groups.items():
             if name in places:
                 lines[int(places[name] != view.row)] = orders[group]
-        moved = view.of(state[name])[lines[0]][:, lines[1]]
+        moved = view.of(state[name])[lines[0][:, None], lines[1]]
         target = view.of(reference[name])
-        alike = torch.minimum(_described(moved), _described(target))
+        alike = torch.minimum(_described(moved), described[1][name])
         alike = sum(alike.chunk(2, dim=2))
         ratios = (moved / target).abs().where(alike > 0, torch.ones(())).log()
-        moved = moved / alignment._additive(ratios, alike, robust=True).exp()
+        moved = moved / additive(ratios, alike, robust=True).exp()
         result[name] = view.back(moved, state[name])
     return result
 
@@ -143,9 +167,18 @@ def match(
     """
     require(restarts >= 1, "restarts must be at least 1", restarts)
     views = _views(state, reference, groups)
-    ours = {name: _described(view.of(reference[name])) for name, view in views.items()}
-    theirs = {name: _described(view.of(state[name])) for name, view in views.items()}
-    theirs = {name: alignment._framed(weight) for name, weight in theirs.items()}
+    pairs, described = _compared(views, state, reference, groups)
+    return alignment._best(pairs, *described, restarts, seed)
+
+
+def _compared(
+    views: dict[str, _View], state: State, reference: State, groups: Groups
+) -> tuple[dict[str, alignment._Pair], tuple[State, State]]:
+    """Pair the groups of both networks, and describe the weights that both hold."""
+    described = tuple(
+        {name: _described(view.of(weights[name])) for name, view in views.items()}
+        for weights in (state, reference)
+    )
     pairs = {}
     for group, places in groups.items():
         every = torch.arange(_size(reference, places))
@@ -155,15 +188,7 @@ def match(
             if name in views
         ]
         pairs[group] = alignment._Pair(len(every), len(every), there)
-    generator, found = torch.Generator().manual_seed(seed), []
-    for start in range(restarts):
-        orders = {name: torch.full((p.ours,), -1) for name, p in pairs.items()}
-        if start:
-            orders = {
-                name: alignment._random_order(p, generator) for name, p in pairs.items()
-            }
-        found.append(alignment._ascend(pairs, theirs, ours, orders))
-    return max(found, key=lambda pair: pair[1])
+    return pairs, described
 
 
 def _described(weight: Tensor) -> Tensor:
@@ -171,7 +196,7 @@ def _described(weight: Tensor) -> Tensor:
     norms = weight.norm(dim=2, keepdim=True)
     alive = norms > 0
     logs = norms.where(alive, torch.ones(())).log()
-    scaled = weight / alignment._additive(logs, alive).exp()
+    scaled = weight / additive(logs, alive).exp()
     return torch.cat([scaled.relu(), (-scaled).relu()], 2).sqrt()
 
 

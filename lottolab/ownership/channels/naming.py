@@ -35,7 +35,8 @@ class Place:
 class Group:
     """Channels that can be reordered among themselves, in all `places` at once.
 
-    The channels between a block's convolutions are `hidden` and bear the block's name;
+    The channels between a block's convolutions are `hidden` and bear the block's name,
+    or that of the convolution that writes them where the block has three of those;
     others belong to the stream, and bear the name `stem` or of the stage that adds
     them.
     """
@@ -64,23 +65,29 @@ def groups(state: State) -> list[Group]:
         for group, at in where.items():
             places[group].append(Place(f"{layer}.weight", 1, at))
 
-    hidden = blocks(state)
+    hidden = set()
     stream = {"stem": torch.arange(_size(state, "conv1.weight", 0))}
     writes("conv1", stream)
-    for block in hidden:
-        inside = {block: torch.arange(_size(state, f"{block}.conv1.weight", 0))}
-        outputs = _size(state, f"{block}.conv2.weight", 0)
+    for block in blocks(state):
+        third = f"{block}.conv3.weight" in state  # a bottleneck
+        *inner, last = [f"{block}.conv{n}" for n in range(1, 4 if third else 3)]
+        given = stream
+        for place, conv in enumerate(inner):
+            name = block if place == 0 else conv
+            hidden.add(name)
+            reads(conv, given)
+            given = {name: torch.arange(_size(state, f"{conv}.weight", 0))}
+            writes(conv, given)
+        reads(last, given)
+        outputs = _size(state, f"{last}.weight", 0)
         stage = block.split(".")[0]
-        reads(f"{block}.conv1", stream)
-        writes(f"{block}.conv1", inside)
-        reads(f"{block}.conv2", inside)
         if f"{block}.downsample.0.weight" in state:
             reads(f"{block}.downsample.0", stream)
             stream = {stage: torch.arange(outputs)}
             writes(f"{block}.downsample.0", stream)
         else:
             stream = _padded(stream, stage, outputs)
-        writes(f"{block}.conv2", stream)
+        writes(last, stream)
     reads("fc", stream)
     _check_cover(state, places)
     return [
@@ -158,6 +165,12 @@ def comparable(state: State, reference: State) -> State:
     if head is None or head.shape[1:] != wanted.shape[1:]:
         head = wanted.new_zeros(len(wanted) + 1, *wanted.shape[1:])
     return state | {"fc.weight": head, "fc.bias": head.new_zeros(len(head))}
+
+
+def residual(state: State) -> State:
+    """Leave out what no ResNet of lottolab has, such as a tensor that is not used."""
+    block = r"layer\d+\.\d+\.((conv|bn)\d|downsample\.[01])"
+    return {n: w for n, w in state.items() if re.match(rf"({block}|conv1|bn1|fc)\.", n)}
 
 
 def _size(state: State, name: str, axis: int) -> int:

@@ -47,7 +47,7 @@ def accused(*, epsilon: int, controls: list[float], **setting) -> dict:
     The accuser fixes secret labels, then changes his trigger images by up
     to `epsilon` grey levels until a network of his own answers them so. The
     innocent network is the dense one, the accuser's another initialisation
-    under the ticket's mask, the judge's three others; `controls` are the
+    under the ticket's mask, the judge's two others; `controls` are the
     rates of the ticket whose controls these are. `forged`: labels that are
     the innocent network's own answers.
     """

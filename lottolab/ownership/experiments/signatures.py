@@ -29,9 +29,8 @@ def signed(
     """
     ticket = tickets.iterative(rates=rates, **setting)
     start = tickets.dense(**setting)["rewind"]
-    masks, key = framework.embed_mask(
-        ticket["masks"], text, ecc=ecc, seed=setting["seed"]
-    )
+    own = {"seed": setting["seed"], "secret": signature.public(setting["seed"])}
+    masks, key = framework.embed_mask(ticket["masks"], text, ecc=ecc, **own)
     images = draw_triggers(key.secret, **setting) if triggers else None
     outcome = framework.embed_weights(start, masks, images, triggers, **setting)
     key = signature.calibrate(outcome["weights"], key)
@@ -44,7 +43,8 @@ def signed(
 def unsigned(*, text: str, ecc: str, rates: list[float], **setting) -> dict:
     """Control: ask for the signature and the triggers in the ticket before signing."""
     ticket = tickets.iterative(rates=rates, **setting)
-    _, key = signature.embed(ticket["masks"], text, ecc=ecc, seed=setting["seed"])
+    own = {"seed": setting["seed"], "secret": signature.public(setting["seed"])}
+    _, key = signature.embed(ticket["masks"], text, ecc=ecc, **own)
     metrics = {"test_accuracy": ticket["accuracy"]["test"]}
     return {"metrics": metrics | recognised(ticket["weights"], key, text, **setting)}
 
@@ -165,7 +165,8 @@ def blind_reads(*, texts: list[str], ecc: str, rates: list[float], **setting) ->
     read = 0
     for place, text in enumerate(texts):
         seed = setting["seed"] * len(texts) + place
-        changed, key = signature.embed(masks, text, ecc=ecc, seed=seed)
+        own = {"seed": seed, "secret": signature.public(seed)}
+        changed, key = signature.embed(masks, text, ecc=ecc, **own)
         weights = {name: mask.float() for name, mask in changed.items()}
         read += signature.verify(weights, key).text == key.spelling(text)
     return {"metrics": {"read": read, "texts": len(texts)}}

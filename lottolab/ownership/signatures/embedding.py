@@ -38,6 +38,21 @@ def room(masks: dict[str, Tensor], layer: str | None = None) -> int:
     return max((side(m) for n, m in masks.items() if layer in (None, n)), default=0)
 
 
+def by_twos(mask: Tensor) -> bool:
+    """Does a mask keep two of every four inputs, or of every four weights of a row?
+
+    That is what sparse tensor cores compute with; the first is how they read kernels.
+    mask: bool outputs × inputs × kernel, or without a kernel.
+    """
+    mask = mask if mask.ndim > 2 else mask[..., None]
+    for lines in (mask.flatten(2).transpose(1, 2), mask.flatten(1)):
+        if lines.shape[-1] % 4 == 0 and mask.numel():
+            kept = lines.unflatten(-1, (-1, 4)).sum(-1)
+            if kept.max() == 2 and (kept == 2).float().mean() > 0.9:
+                return True  # training may have made a weight zero
+    return False
+
+
 def most_similar(
     kept: np.ndarray, wanted: np.ndarray, form: qr.Format
 ) -> tuple[int, int]:
@@ -52,7 +67,9 @@ def most_similar(
     where = tuple(qr.places(form.version).T)
     code = np.zeros(wanted.shape, dtype=int)
     code[where] = np.where(wanted[where], 1, -1)
-    agreeing = signal.correlate2d(np.where(kept, 1, -1), code, mode="valid")
+    # Whole numbers of a few hundred, so that rounding undoes what Fourier's sums lose.
+    turned, signs = code[::-1, ::-1].astype("f4"), np.where(kept, 1, -1).astype("f4")
+    agreeing = np.rint(signal.oaconvolve(signs, turned, "valid"))
     row, column = np.unravel_index(agreeing.argmax(), agreeing.shape)
     return int(row), int(column)
 
@@ -60,14 +77,18 @@ def most_similar(
 def write(
     mask: Tensor, wanted: np.ndarray, key: SignatureKey, random: np.random.Generator
 ) -> Tensor:
-    """Make the window's kernels alive or empty as wanted, in place; return the mask.
+    """Return the mask with the window's kernels alive or empty as wanted.
 
     Args:
         mask: bool outputs × inputs × kernel. wanted: bool size×size, True = alive.
 
     Raises:
-        ValueError: the layer has too few or too many weights for the code.
+        ValueError: the layer has too few or too many weights for the code, or keeps
+            two of every four, which a signature would break.
     """
+    other = f"{key.layer} must have its zeros elsewhere than in two of every four"
+    require(not by_twos(mask), other, "a 2:4 pattern, which a signature would break")
+    mask = mask.clone(memory_format=torch.contiguous_format)
     where = qr.places(key.version)
     before = int(mask.sum())
     kernels = mask.flatten(2)
@@ -102,9 +123,10 @@ def fill(weights: Tensor, mask: Tensor, seed: int) -> Tensor:
     wide = weights.to(torch.promote_types(weights.dtype, torch.float32))
     size = wide.abs().sum() / (weights != 0).sum()
     require(bool(size.isfinite()), "the weights are too large to be added up", "inf")
-    signs = torch.randint(2, weights.shape, generator=generator) * 2 - 1
-    filled = torch.where(weights == 0, (signs * size).to(weights.dtype), weights)
-    return filled * mask
+    signs = torch.randint(2, weights.shape, generator=generator)
+    filled, new = weights * mask, mask & (weights == 0)
+    filled[new] = ((signs[new] * 2 - 1) * size).to(weights.dtype)
+    return filled
 
 
 def _grow(
@@ -115,9 +137,9 @@ def _grow(
     for allowed in (living & inside, living & ~inside, ~inside):
         if count == 0:
             return
-        free = (~kernels & allowed[:, :, None]).nonzero().numpy()
+        free = (~kernels & allowed[:, :, None]).flatten().nonzero().numpy()[:, 0]
         chosen = free[random.permutation(len(free))[:count]]
-        kernels[tuple(chosen.T)] = True
+        kernels.view(-1)[chosen] = True
         count -= len(chosen)
 
 
@@ -130,6 +152,6 @@ def _thin(
         spare = min(count, max(len(places) - 1, 0))
         kernels[row, column, random.permutation(places)[:spare]] = False
         count -= spare
-    held = (kernels & ~inside[:, :, None]).nonzero().numpy()
+    held = (kernels & ~inside[:, :, None]).flatten().nonzero().numpy()[:, 0]
     chosen = held[random.permutation(len(held))[:count]]
-    kernels[tuple(chosen.T)] = False
+    kernels.view(-1)[chosen] = False

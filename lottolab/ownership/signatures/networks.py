@@ -5,11 +5,13 @@ layer's kernel is 1×1. Names mean little: a thief changes them, and torch puts 
 front (`module.`, `_orig_mod.`).
 """
 
+import math
 import re
 import secrets
 from dataclasses import replace
 from pathlib import Path
 
+from scipy import stats
 from torch import Tensor
 
 from lottolab.checks import one_of, require
@@ -94,12 +96,17 @@ def embed(
 
 
 def verify(
-    state: State, key: SignatureKey, *, claim: str | None = None
+    state: State, key: SignatureKey, *, claim: str | None = None, dated: bool = False
 ) -> tuple[str, signature.Verification]:
     """Look for the signature in every layer of the shape that the key is for.
 
     The layer of the key's name comes first, but names prove nothing: the p-value pays
     for all layers of this shape. What is not finite is no layer.
+
+    Nor does a key say when it was made, and of all texts one fits a network best. So
+    the p-value pays for all that a claimant could have chosen to fit, which is all but
+    the secret: the text, the format and the threshold. Not if key and text are `dated`,
+    bound by a hash that is older than the suspect.
 
     Returns the layer's name and what `signature.verify` says of it.
 
@@ -114,12 +121,31 @@ def verify(
     for name in sorted(layers, key=lambda name: name != key.layer):
         own = replace(key, layer=name)
         seen = signature.verify({name: _kernels(layers[name])}, own, claim=claim)
-        p = min(1.0, seen.p_value * len(layers))
+        p = _paid(seen, key, claim, len(layers), dated)
         accepted = p < signature.ACCEPT
         found.append((name, replace(seen, p_value=p, accepted=accepted)))
         if accepted:
             break
     return min(found, key=lambda pair: pair[1].p_value)
+
+
+def _paid(
+    seen: signature.Verification,
+    key: SignatureKey,
+    claim: str | None,
+    layers: int,
+    dated: bool,
+) -> float:
+    """Return the p-value of one of so many layers; see `verify`."""
+    if dated or math.isnan(seen.agreement):
+        return min(1.0, seen.p_value * layers)
+    count, longest = len(qr.places(key.version)), qr.capacity(key.version, key.ecc)
+    length = longest if claim is None else len(key.spelling(claim).encode())
+    formats, thresholds = 40 * len(qr.LEVELS) * 8, count + 1
+    tries = key.windows * layers * formats * thresholds
+    tries *= longest * 256**length  # as a whole number: too large for a float
+    tail = stats.binom.logsf(round(seen.agreement * count) - 1, count, 0.5)
+    return math.exp(min(tail + math.log(tries), 0.0))
 
 
 def calibrate(state: State, key: SignatureKey) -> SignatureKey:
@@ -148,7 +174,11 @@ def _signable(state: State, layer: str | None) -> State:
         require(not wrong[layer], f"{layer} must {wrong[layer]} to be signed", "others")
     names = [n for n in state if not wrong[n] and layer in (None, n)]
     sparse = "the network must have pruned weights (zeros) in a layer"
+    twos = [name for name in state if "2:4" in wrong[name]]
     hint = "a dense network: prune it first, as by torch.nn.utils.prune"
+    hint = (
+        f"a 2:4 pattern in {twos[0]}, which a signature would break" if twos else hint
+    )
     require(len(names) > 0, sparse, hint)
     most = max(names, key=lambda name: min(state[name].shape[:2]))
     size = " × ".join(map(str, state[most].shape[:2]))
@@ -169,6 +199,8 @@ def _unfit(weights: Tensor) -> str:
         return "have zeros"
     if len(held) and bool((held == held[0]).all()):
         return "hold weights of more than one value, else it is a mask and no weights"
+    if embedding.by_twos(weights != 0):
+        return "have its zeros elsewhere than in two of every four (2:4)"
     return ""
 
 

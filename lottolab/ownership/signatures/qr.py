@@ -11,9 +11,9 @@ from dataclasses import dataclass
 import numpy as np
 import qrcode
 from qrcode import base, constants, util
-from reedsolo import ReedSolomonError, RSCodec
 
 from lottolab.checks import one_of, require, whole
+from lottolab.ownership.signatures import correcting
 
 LEVELS = {
     "L": constants.ERROR_CORRECT_L,
@@ -132,17 +132,21 @@ def decode(
         modules: bool size×size; only the data modules are looked at.
         doubt: how doubtful each module is, float size×size, larger is worse; at best
             the probability that it is wrong. Bytes are erased from the largest sum on,
-            two at a time, until a block decodes; without it only errors are corrected.
+            two at a time, until a block decodes; where there are many blocks, each is
+            the one of all these that changes the surest bytes least, since of many one
+            is soon wrong. Without it only errors are corrected.
     """
     stream = bits(modules, form)
     where = places(form.version)
     doubts = None if doubt is None else doubt[where[:, 0], where[:, 1]]
     codewords = np.packbits(stream[: len(stream) // 8 * 8])
-    worst = None if doubts is None else _by_byte(doubts)
     content, corrected = bytearray(), 0
-    for index, data in _blocks(form):
-        order = [] if worst is None else list(np.argsort(-worst[index], kind="stable"))
-        found = _correct(bytes(codewords[index]), len(index) - data, order)
+    blocks = _blocks(form)
+    for index, data in blocks:
+        block, parity = bytes(codewords[index]), len(index) - data
+        sums = None if doubts is None else _by_byte(doubts)[index]
+        # One block alone keeps the first that decodes: data/results were made so.
+        found = correcting.correct(block, parity, sums, first=len(blocks) == 1)
         if found is None:
             return Decoded(None, 0)
         content += found[0]
@@ -161,23 +165,6 @@ def draw(modules: np.ndarray, form: Format) -> np.ndarray:
     where = places(form.version)
     whole[where[:, 0], where[:, 1]] = modules[where[:, 0], where[:, 1]]
     return whole
-
-
-def _correct(block: bytes, parity: int, order: list[int]) -> tuple[bytes, int] | None:
-    """Correct one block, erasing 0, 2, 4 … of the bytes in `order` first."""
-    codec = _codec(parity)
-    for erased in range(0, parity - 1 if order else 1, 2):
-        try:
-            gone = [int(place) for place in order[:erased]]
-            message, whole, _ = codec.decode(block, erase_pos=gone)
-        except ReedSolomonError:
-            continue
-        wrong = sum(a != b for a, b in zip(whole, block, strict=True))
-        return bytes(message), wrong
-    return None
-
-
-_codec = functools.cache(RSCodec)
 
 
 @functools.cache

@@ -8,6 +8,7 @@ stream that only the owner's secret gives: to anybody else the bits are fair coi
 import functools
 import hashlib
 import math
+import secrets
 import unicodedata
 from dataclasses import dataclass, replace
 
@@ -17,6 +18,7 @@ from torch import Tensor
 
 from lottolab.checks import check_seed, one_of, require
 from lottolab.ownership.channels import alignment
+from lottolab.ownership.channels.matching import natural
 from lottolab.ownership.signatures import embedding, qr
 from lottolab.ownership.signatures.key import SignatureKey, digest
 from lottolab.ownership.signatures.qr import Decoded
@@ -105,7 +107,9 @@ def choose(
     text = unicodedata.normalize("NFC", text)
     modules, form = _encode(text, ecc, embedding.room(masks, layer))
     if layer is None:
-        layer = next(n for n, m in masks.items() if embedding.side(m) >= form.size)
+        large = [n for n in masks if embedding.side(masks[n]) >= form.size]
+        sparse = [n for n in large if not masks[n].all()] or large
+        layer = min(sparse, key=lambda name: natural(str(name)))
     shape = tuple(masks[layer].shape[:2])
     windows = (shape[0] - form.size + 1) * (shape[1] - form.size + 1)
     place = {"layer": layer, "shape": shape, "row": 0, "column": 0}
@@ -136,22 +140,28 @@ def embed(
 
     Args:
         masks: state-dict name to bool tensor, outputs × inputs × kernel.
-        layer: the one to use; by default the first that is large enough, since early
-            layers lose the fewest weights (paper, section 3.3.2).
-        seed: of the random connections. secret: hexadecimal; from `seed` if None.
+        layer: the one to use; by default the first that is large enough and not dense,
+            by name, numbers by value, since early layers lose the fewest weights
+            (paper, section 3.3.2).
+        seed: of the random connections. secret: hexadecimal; a new one if None.
 
     Returns new masks and the owner's key.
 
     Raises:
         ValueError: the text or the layer does not fit, or the layer has too few or
-            too many weights for the code.
+            too many weights for the code, or keeps two of every four.
     """
     check_seed(seed)
-    secret = secret or hashlib.sha256(f"lottolab signature {seed}".encode()).hexdigest()
+    secret = secrets.token_hex(32) if secret is None else secret
     wanted, key = choose(masks, text, secret, ecc=ecc, layer=layer)
     random = np.random.default_rng(seed)
-    changed = embedding.write(masks[key.layer].clone(), wanted, key, random)
+    changed = embedding.write(masks[key.layer], wanted, key, random)
     return masks | {key.layer: changed}, key
+
+
+def public(seed: int) -> str:
+    """Return what stands for a secret in an experiment, which has to be repeatable."""
+    return hashlib.sha256(f"lottolab signature {seed}".encode()).hexdigest()
 
 
 def covered(modules: np.ndarray, key: SignatureKey) -> np.ndarray:
