@@ -88,7 +88,9 @@ def power(
     checks.one_of("the scale", scale, parameters.SCALES)
     from lottolab.truth import power as truth
 
-    table = Table("claim", "seeds", "needed", "minutes", "images", "next")
+    table = Table(
+        "claim", "seeds", "needed", "minutes, trainings apart", "images", "next"
+    )
     for row in truth.plan(scale).itertuples(index=False):
         images = "not held" if math.isnan(row.images) else f"≤ {row.images:.0%}"
         cells = (f"{row.needed:.0f}", f"{row.minutes:.1f}", images, row.next)

@@ -118,7 +118,9 @@ def plan(scale: str) -> pd.DataFrame:
     missing ones take, of the stages that the rows come from, without what these ask
     for; the share of the spread between seeds that `images` explain at most, nan where
     the tables do not tell; `draws`, how many each value is a mean over, 0 for none;
-    and `next`, what to do. Of each claim its hardest test. The cheapest come first.
+    and `next`, what to do. Of each claim its hardest test. Those that need fewest come
+    first: the records do not tell which trainings a row asked for, so that `minutes`
+    are too few where a stage only judges what others trained.
     """
     rows, stated = [], claims.load()
     for chapter in CHAPTERS:
@@ -134,7 +136,7 @@ def plan(scale: str) -> pd.DataFrame:
             if open_tests and whole.word == claims.INCONCLUSIVE:
                 rows.append(max(open_tests, key=lambda row: row[2]))
     found = pd.DataFrame(rows, columns=COLUMNS)
-    return found.sort_values(["minutes", "needed"], kind="stable", ignore_index=True)
+    return found.sort_values(["needed", "minutes"], kind="stable", ignore_index=True)
 
 
 def _planned(test: claims.Criterion, table, stages, claim: str) -> tuple | None:
