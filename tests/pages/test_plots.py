@@ -43,7 +43,7 @@ def test_coverage_has_a_dot_for_each_design_before_and_after():
         }
     )
     (axis,) = plots.coverage(held).axes
-    drawn = {line.get_label(): line.get_xdata().tolist() for line in axis.lines}
+    drawn = {line.get_label(): list(line.get_xdata()) for line in axis.lines}
     for side in ("before", "after"):
         assert drawn[side] == held[side].tolist()
     kinds = [tick.get_text() for tick in axis.get_yticklabels()]
