@@ -5,6 +5,7 @@ A room of the package adds its own by a module `commands` with a typer `app`.
 """
 
 import importlib
+import math
 import shutil
 import sys
 from pathlib import Path
@@ -77,6 +78,26 @@ def claims() -> None:
         table.add_row(*(str(row[c]) for c in ("claim", "paper", "ours", "verdict")))
     console.print(table)
     console.print(verdicts(card, "edition").data, soft_wrap=True)
+
+
+@app.command()
+def power(
+    scale: Annotated[str, typer.Option(help="whose results")] = "laptop",
+) -> None:
+    """Say, for each open claim, where the next minute of computing is best spent."""
+    from lottolab.pages import parameters
+
+    checks.one_of("the scale", scale, parameters.SCALES)
+    from lottolab.truth import power as truth
+
+    table = Table(
+        "claim", "seeds", "needed", "minutes, trainings apart", "images", "next"
+    )
+    for row in truth.plan(scale).itertuples(index=False):
+        images = "not held" if math.isnan(row.images) else f"≤ {row.images:.0%}"
+        cells = (f"{row.needed:.0f}", f"{row.minutes:.1f}", images, row.next)
+        table.add_row(row.claim, str(row.seeds), *cells)
+    console.print(table)
 
 
 @app.command()

@@ -190,3 +190,27 @@ def verdicts(counts: pd.DataFrame) -> Figure:
     axis.legend(ncols=3, fontsize=9, loc="lower center", bbox_to_anchor=(0.5, 1.0))
     figure.tight_layout()
     return figure
+
+
+def coverage(held: pd.DataFrame) -> Figure:
+    """Draw how often intervals hold: rows of `truth.intervals.coverage.table`, before and after.
+
+    A line a kind of measurement, a dot a design; the band is what may be called 95 %.
+    """
+    kinds = list(dict.fromkeys(held["measurement"]))
+    figure, axis = plt.subplots(figsize=(7.2, 0.4 * len(kinds) + 1.2), dpi=90)
+    axis.axvspan(0.93, 0.97, color="0.9", zorder=0)
+    axis.axvline(0.95, color="0.6", linewidth=1, zorder=0)
+    places = held["measurement"].map(kinds.index)
+    looks = {"before": {"color": "#D55E00", "marker": "v"}}
+    looks["after"] = {"color": COLOURS["ticket"], "marker": "o"}
+    for shift, (side, look) in zip((-0.15, 0.15), looks.items(), strict=True):
+        dots = {"linestyle": "none", "alpha": 0.8, "label": side}
+        axis.plot(held[side], places + shift, **look, **dots)
+    axis.set_yticks(range(len(kinds)), kinds)
+    axis.invert_yaxis()
+    axis.set_xlabel("share of 95 % intervals that contain the truth")
+    axis.xaxis.set_major_formatter("{x:.0%}")
+    axis.legend(ncols=2, fontsize=9, loc="lower center", bbox_to_anchor=(0.5, 1.0))
+    figure.tight_layout()
+    return figure

@@ -2,8 +2,15 @@
 
 A claim needs as many seeds as the hardest of its undecided tests. The mean over seeds
 and their spread are taken as they are now; of three seeds the spread is hardly known.
+
+A spread between seeds is made of *networks*, *draws* of a random defence and *images*:
+more of one level help no more than its share. The committed tables hold a value a seed,
+so that of the lower levels only images are known, where the value is a share of them:
+then they explain at most the binomial part, and half or more of a spread that images
+explain is cheaper to mend by images. What the tables do not hold is said.
 """
 
+import json
 import math
 
 import numpy as np
@@ -14,9 +21,19 @@ from lottolab.checks import within
 from lottolab.runs import results
 from lottolab.truth import claims, stats
 from lottolab.truth.claims_file import CHAPTERS
+from lottolab.truth.selection import select
 
 POWER = 0.8  # how often the test should decide
 MOST = 1000  # seeds; beyond it, a claim is as good as undecidable
+COLUMNS = ["claim", "seeds", "needed", "minutes", "images", "draws", "next"]
+# Shares of the test images, by metric and the beginning of the stage's name.
+SHARES = {
+    "test_accuracy": "",
+    "fresh_accuracy": "",
+    "accuracy": ("ensembles.", "modelguard."),
+    "robust_accuracy": ("ensembles.",),
+    "worst": ("ensembles.",),
+}
 
 
 def seeds(gap: float, deviation: float, level: float = stats.LEVEL) -> float:
@@ -92,3 +109,79 @@ def table(scale: str) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["claim", "seeds", "needed"]).sort_values(
         "needed", kind="stable", ignore_index=True
     )
+
+
+def plan(scale: str) -> pd.DataFrame:
+    """Return where the next minute of computing is best spent, a row an open claim.
+
+    The columns: `claim`; `seeds` that it has and those `needed`; `minutes` that the
+    missing ones take, of the stages that the rows come from, without what these ask
+    for; the share of the spread between seeds that `images` explain at most, nan where
+    the tables do not tell; `draws`, how many each value is a mean over, 0 for none;
+    and `next`, what to do. Of each claim its hardest test. Those that need fewest come
+    first: the records do not tell which trainings a row asked for, so that `minutes`
+    are too few where a stage only judges what others trained.
+    """
+    rows, stated = [], claims.load()
+    for chapter in CHAPTERS:
+        path = results.find(chapter, scale)
+        if path is None:
+            continue
+        measured = results.load(path)
+        stages = results.read_stages(chapter, scale).set_index("stage")
+        for claim in (c for c in stated if c.chapter == chapter and c.tests):
+            open_tests = [_planned(t, measured, stages, claim.id) for t in claim.tests]
+            open_tests = [row for row in open_tests if row is not None]
+            whole = claims.judge(claim, measured)
+            if open_tests and whole.word == claims.INCONCLUSIVE:
+                rows.append(max(open_tests, key=lambda row: row[2]))
+    found = pd.DataFrame(rows, columns=COLUMNS)
+    return found.sort_values(["needed", "minutes"], kind="stable", ignore_index=True)
+
+
+def _planned(test: claims.Criterion, table, stages, claim: str) -> tuple | None:
+    """Return a row of `plan` for one test, or None if it is decided."""
+    verdict = claims.decide(test, table, claim)
+    if verdict.word != claims.INCONCLUSIVE or test.kind == "every":
+        return None
+    (interval,) = verdict.intervals
+    gap, level = _gap(test, interval.estimate)
+    deviation = interval.deviation
+    count = seeds(gap, deviation, level) if interval.n > 1 else math.nan
+    arms = [select(table, s, claim) for s in (test.a, test.b) if s is not None]
+    own = stages.loc[list(dict.fromkeys(s for arm in arms for s in arm["stage"]))]
+    seconds = own["seconds"].astype(float).sum() / interval.n
+    minutes = max(count - interval.n, 0) * seconds / 60
+    given = [json.loads(text) for text in own["arguments"]]
+    draws = max((g.get("draws", 0) for g in given), default=0)
+    images = _by_images(arms, stages, deviation)
+    told = _next(count, images)
+    return (claim, interval.n, count, minutes, images, draws, told)
+
+
+def _by_images(arms: list[pd.DataFrame], stages, deviation: float) -> float:
+    """Return the share of the variance between seeds that images explain at most."""
+    binomial = 0.0
+    for arm in arms:
+        for value, metric, stage in zip(
+            arm["value"].astype(float), arm["metric"], arm["stage"], strict=True
+        ):
+            row = stages.loc[stage]
+            images = json.loads(row["arguments"]).get("sizes", {}).get("test")
+            known = metric in SHARES and row["function"].startswith(SHARES[metric])
+            if not known or not images or not 0 <= value <= 1:
+                return math.nan
+            binomial += value * (1 - value) / images / len(arm)
+    return min(binomial / deviation**2, 1.0) if deviation > 0 else math.nan
+
+
+def _next(needed: float, images: float) -> str:
+    """Return what to do about an open test."""
+    if images >= 0.5:
+        return "more images: they may explain half of the spread or more"
+    told = "" if images < 0.5 else "; what images explain is not in the tables"
+    if math.isinf(needed):
+        return "another design: no number of networks is enough" + told
+    if math.isnan(needed):
+        return "three seeds at least" + told
+    return f"{needed:.0f} networks" + told

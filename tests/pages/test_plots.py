@@ -32,3 +32,19 @@ def test_every_claim_is_counted_once(monkeypatch):
     assert counts.index.tolist() == ["ownership", "together"]
     assert counts.loc["ownership"].to_dict() == {"inconclusive": 1, "refuted": 1}
     assert counts.loc["together"].to_dict() == {"inconclusive": 0, "refuted": 1}
+
+
+def test_coverage_has_a_dot_for_each_design_before_and_after():
+    held = pd.DataFrame(
+        {
+            "measurement": ["AUC", "AUC", "count"],
+            "before": [0.5, 0.6, 0.99],
+            "after": [0.94, 0.95, 0.96],
+        }
+    )
+    (axis,) = plots.coverage(held).axes
+    drawn = {line.get_label(): list(line.get_xdata()) for line in axis.lines}
+    for side in ("before", "after"):
+        assert drawn[side] == held[side].tolist()
+    kinds = [tick.get_text() for tick in axis.get_yticklabels()]
+    assert kinds == ["AUC", "count"]

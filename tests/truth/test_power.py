@@ -1,5 +1,6 @@
 """How many seeds would decide: against published sample sizes and by simulation."""
 
+import json
 import math
 
 import numpy as np
@@ -106,3 +107,82 @@ def test_the_more_seeds_it_says_the_interval_is_about_right():
     z = np.linspace(-1, 1, n)
     again = np.mean(X) + np.std(X, ddof=1) * z / z.std(ddof=1)
     assert stats.mean_interval(again).high < 0.06
+
+
+# Where the next minute is best spent
+
+
+def staged(values, images=100, function="tickets.dense", **more):
+    """Return a table of one arm and its stages, of `images` test images each."""
+    table = measured(a=values).assign(metric="test_accuracy")
+    table["stage"] = [f"s/{seed}" for seed in table["seed"]]
+    given = json.dumps({"sizes": {"test": images}} | more)
+    stages = pd.DataFrame({"stage": table["stage"], "function": function})
+    stages = stages.assign(seconds=120.0, arguments=given).set_index("stage")
+    return table, stages
+
+
+def test_images_explain_what_the_binomial_distribution_gives_them():
+    rng = np.random.default_rng(0)
+    x = rng.binomial(100, 0.8, 3000) / 100  # networks that differ in nothing
+    table, stages = staged(x)
+    assert power._by_images([table], stages, x.std(ddof=1)) > 0.9
+    x = np.clip(x + rng.normal(0, 0.04, 3000), 0, 1)  # as much again by networks
+    table, stages = staged(x)
+    share = power._by_images([table], stages, x.std(ddof=1))
+    assert share == pytest.approx(0.5, abs=0.06)
+
+
+def test_what_the_tables_do_not_hold_is_not_made_up():
+    table, stages = staged([0.7, 0.8, 0.75])
+    assert math.isnan(power._by_images([table.assign(metric="auc")], stages, 0.1))
+    other = stages.assign(function="membership.experiments.attacks.attacked")
+    attack = table.assign(metric="accuracy")
+    assert math.isnan(power._by_images([attack], other, 0.1))
+    assert "not in the tables" in power._next(7, math.nan)
+    assert power._next(7, 0.1) == "7 networks"
+    assert power._next(7, 0.6).startswith("more images")
+    assert power._next(math.inf, 0.1).startswith("another design")
+
+
+def test_the_missing_seeds_cost_what_the_present_ones_took():
+    values = [0.70, 0.80, 0.75]
+    test = claims.Criterion("at_least", A | {"metric": "test_accuracy"}, value=0.72)
+    table, stages = staged(values, images=10_000, draws=20)
+    row = dict(
+        zip(
+            power.COLUMNS,
+            power._planned(test, table, stages, "ownership-a"),
+            strict=True,
+        )
+    )
+    assert row["needed"] == power.seeds(0.03, 0.05)
+    assert row["minutes"] == pytest.approx((row["needed"] - 3) * 2)
+    assert (row["seeds"], row["draws"]) == (3, 20)
+    decided = claims.Criterion("at_least", test.a, value=0.1)
+    assert power._planned(decided, table, stages, "ownership-a") is None
+
+
+def test_the_plan_has_a_row_for_each_open_claim(monkeypatch):
+    table, stages = staged([0.70, 0.80, 0.75])
+    open_, sure = (
+        claims.Claim(f"ownership-{name}", "ownership", "here", "It is.", {}, (t,))
+        for name, t in {
+            "open": claims.Criterion(
+                "at_least", A | {"metric": "test_accuracy"}, value=0.72
+            ),
+            "sure": claims.Criterion(
+                "at_least", A | {"metric": "test_accuracy"}, value=0.1
+            ),
+        }.items()
+    )
+    monkeypatch.setattr(claims, "load", lambda: [open_, sure])
+    monkeypatch.setattr(
+        power.results, "find", lambda c, s: c if c == "ownership" else None
+    )
+    monkeypatch.setattr(power.results, "load", lambda path: table)
+    monkeypatch.setattr(power.results, "read_stages", lambda c, s: stages.reset_index())
+    found = power.plan("laptop")
+    assert found["claim"].tolist() == ["ownership-open"]
+    assert list(found.columns) == power.COLUMNS
+    assert 0 < found["images"].iloc[0] <= 1

@@ -62,6 +62,7 @@ def nothing_runs(monkeypatch):
         (["run", "ownership", "--scael", "smoke"], ["--scael", "--scale"]),
         (["book", "--scale"], ["--scale", "argument"]),
         (["status", "ownership"], ["ownership"]),
+        (["power", "--scale", "laptp"], ["'laptp'", "did you mean laptop"]),
     ],
 )
 def test_bad_input_is_one_line_and_nothing_runs(
@@ -88,7 +89,16 @@ def test_no_command_shows_the_commands(home, capfd):
     assert cli.main([]) == 2
     out, err = capfd.readouterr()
     shown = out + err
-    for command in ("book", "render", "publish", "run", "test", "status", "verify"):
+    for command in (
+        "book",
+        "render",
+        "publish",
+        "run",
+        "test",
+        "status",
+        "verify",
+        "power",
+    ):
         assert f" {command} " in shown
     assert "lottolab: \n" not in shown
 

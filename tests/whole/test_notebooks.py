@@ -16,7 +16,12 @@ from nbformat.v4 import (
 ROOT = Path(__file__).parents[2]
 LISTED = notebooks.listed(ROOT / "_toc.yml")
 NOTEBOOKS = [name for name in LISTED if not (ROOT / f"{name}.md").is_file()]
-NOT_CHAPTERS = {"book/scorecard", "book/status", "book/paper_scale"}
+NOT_CHAPTERS = {
+    "book/scorecard",
+    "book/how_sure",
+    "book/status",
+    "book/paper_scale",
+}
 CHAPTERS = [name for name in NOTEBOOKS if name not in NOT_CHAPTERS]
 EVERYWHERE = [
     notebooks.schema,
