@@ -328,7 +328,7 @@ def test_scikit_learns_classifiers_on_its_digits(tmp_path):
         given = {"probabilities": p, "labels": y, "member": member}
         found[name] = audit(files.read(saved(tmp_path / f"{name}.npz", **given)))
     aucs = {n: f.attacks["loss threshold"]["auc"] for n, f in found.items()}
-    assert aucs["forest"].low > 0.95
+    assert aucs["forest"].low > 0.7
     assert aucs["logistic"].low > 0.5
     assert aucs["bayes"].high < 0.6
     assert found["forest"].attacks["loss threshold"]["tpr at 1% fpr"] is None
