@@ -62,3 +62,28 @@ def alike(models: Sequence, x: Tensor) -> None:
     ]
     what = "members must not draw: give teams that a sampler drew (Sampler.teams)"
     require(not odd, what, f"other logits when asked again at {odd}")
+
+
+def counted_out(member: Tensor, paired: bool) -> None:
+    """Warn where models share examples so evenly that the others tell of the last.
+
+    member: bool [M, N]. Counts of models that have an example vary, if each model draws
+    its own, by M·p·(1 − p); where they vary by less than half of that, an example that
+    the others have seldom is more likely in the one that is left. Nothing is said
+    where all are in just half, of which `leave_one_out` warns itself.
+    """
+    counts = member.sum(0)
+    counts = counts[(counts > 0) & (counts < len(member))].double()
+    if paired or len(counts) < 2 or bool((2 * member.sum(0) == len(member)).all()):
+        return
+    share = counts.mean() / len(member)
+    expected = len(member) * share * (1 - share)
+    constant = bool((counts == counts[0]).all())
+    few = len(counts) < 30  # so few vary little by chance
+    if constant or (not few and counts.var() < expected / 2):
+        warnings.warn(
+            "the examples are in almost equally many models: the others give the "
+            "target away, and an AUC of 0.5 comes out lower; draw each model's "
+            "examples on their own, or say paired=True of models in pairs",
+            stacklevel=3,
+        )

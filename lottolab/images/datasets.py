@@ -6,12 +6,16 @@ Where every byte comes from is written in `data/README.md`.
 
 import hashlib
 import inspect
+import json
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache, partial
 from importlib.metadata import version
+from pathlib import Path
 
 import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 from torch import Tensor
 
 from lottolab.checks import one_of, require, tensors, within
@@ -108,13 +112,47 @@ def load(name: str, **options: int) -> Dataset:
     return _load(name, tuple((defaults | options).items()))
 
 
-def get(named: str | dict) -> Dataset:
+def get(named: str | dict | Dataset) -> Dataset:
     """Read a data set by what a stage's argument holds: a name, or name and options.
+
+    One's own is what `save` returned: a stage knows it by the checksum
+    of its images and labels. A `Dataset` is returned as it is.
 
     >>> get({"name": "digits", "size": 28}).images.shape
     torch.Size([1797, 1, 28, 28])
     """
+    if isinstance(named, Dataset):
+        return named
+    if isinstance(named, dict) and "file" in named:
+        right = set(named) == {"name", "file"}
+        require(right, "a file's keys must be name and file", list(named))
+        path = Path(named["file"])
+        require(path.is_file(), f"{path} must be a file of datasets.save", "none")
+        return _own(path, path.stat().st_mtime_ns)
     return load(named) if isinstance(named, str) else load(**named)
+
+
+def save(dataset: Dataset, path: Path) -> dict[str, str]:
+    """Keep a data set of one's own, .safetensors; return what stages take for it."""
+    whole = Path(path).suffix == ".safetensors"
+    require(whole, "path must end in .safetensors", path)
+    parts = {k: getattr(dataset, k).contiguous() for k in ("images", "labels", "test")}
+    about = {"name": dataset.name, "classes": dataset.classes}
+    about |= {"synthetic": dataset.synthetic}
+    save_file(parts, path, metadata={"dataset": json.dumps(about)})
+    return {"name": dataset.name, "file": str(path)}
+
+
+@lru_cache(maxsize=4)
+def _own(path: Path, written: int) -> Dataset:
+    """Read what `save` wrote at a time; the checksum is computed, not believed."""
+    try:
+        with safe_open(path, "pt") as opened:
+            about = json.loads((opened.metadata() or {})["dataset"])
+            parts = {k: opened.get_tensor(k) for k in ("images", "labels", "test")}
+        return Dataset(**about, **parts)
+    except (SafetensorError, KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{path} must be of datasets.save: {error}") from error
 
 
 # A process that sweeps over glyph sets must not keep them all.

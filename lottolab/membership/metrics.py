@@ -13,10 +13,10 @@ from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy import stats as scipy_stats
 from scipy.integrate import trapezoid
 
 from lottolab.checks import check_seed, numbers, require, within
+from lottolab.membership import resampling
 from lottolab.truth import stats
 from lottolab.truth.rates import binomial_interval
 from lottolab.truth.stats import Interval
@@ -61,7 +61,7 @@ def report(
     s, member = checked(scores, is_member)
     measures = _measures(s, member, threshold)
     if model is None:
-        found = _over_examples(measures, s > threshold, member, seed)
+        found = _over_examples(measures, s, threshold, member, seed)
     else:
         found = _over_models(measures, member, model, seed)
     return found | {name: None for name in FPRS if name not in found}
@@ -205,38 +205,19 @@ def _over_models(measures: dict[str, Measure], member, model, seed: int):
     return {name: interval(measure) for name, measure in measures.items()}
 
 
-def _over_examples(measures: dict[str, Measure], guess, member, seed: int):
-    hits, guesses = int((guess & member).sum()), int(guess.sum())
-    right, n = int((guess == member).sum()), len(member)
+def _over_examples(measures: dict[str, Measure], scores, threshold, member, seed: int):
+    guess, n = scores > threshold, len(member)
+    hits, guesses, right = (guess & member).sum(), guess.sum(), (guess == member).sum()
     found = {
         "accuracy": binomial_interval(right, n),
         "precision": Interval(0.0, 0.0, 1.0, n=0),
-        "recall": binomial_interval(hits, int(member.sum())),
+        "recall": binomial_interval(hits, member.sum()),
     }
     if guesses:
         found["precision"] = binomial_interval(hits, guesses)
-    rest = {name: f for name, f in measures.items() if name not in found}
-    return found | {name: _resampled(f, member, seed) for name, f in rest.items()}
-
-
-def _resampled(measure: Measure, member: np.ndarray, seed: int) -> Interval:
-    """Draw members among members and non-members among non-members."""
-    n = len(member)
-
-    def redrawn(*kinds: np.ndarray) -> float:
-        return measure(np.bincount(np.concatenate(kinds), minlength=n))
-
-    drawn = scipy_stats.bootstrap(
-        (np.flatnonzero(member), np.flatnonzero(~member)),
-        redrawn,
-        vectorized=False,
-        n_resamples=DRAWS,
-        batch=100,  # the indices of all draws at once take gigabytes
-        confidence_level=stats.LEVEL,
-        method="percentile",
-        rng=np.random.default_rng(seed),
-    )
-    low, high = drawn.confidence_interval
-    if np.ptp(drawn.bootstrap_distribution) == 0:
-        low = high = math.nan
-    return Interval(measure(np.ones(n, int)), float(low), float(high), n)
+    fprs = {name: FPRS[name] for name in FPRS if name in measures}
+    drawn = resampling.drawn([scores], member, list(fprs.values()), DRAWS, seed)[0].T
+    once = np.ones(n, int)
+    for name, values in zip(("auc", *fprs), drawn, strict=True):
+        found[name] = resampling.interval(measures[name](once), values, n)
+    return found

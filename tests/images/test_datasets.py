@@ -652,3 +652,25 @@ def test_a_constant_channel_can_be_divided_by():
     for bad in (images.float(), images[0], images[:0]):
         with pytest.raises(ValueError, match="images must be uint8"):
             datasets.normalisation(bad)
+
+
+# One's own
+
+
+def test_ones_own_set_comes_back_and_other_files_are_refused(tmp_path):
+    source = datasets.load("digits")
+    named = datasets.save(source, tmp_path / "own.safetensors")
+    assert json.loads(json.dumps(named)) == named
+    found = datasets.get(named)
+    assert found.checksum == source.checksum
+    assert (found.name, found.classes) == ("digits", 10)
+    assert datasets.get(source) is source
+    (tmp_path / "bad.safetensors").write_bytes(b"not one")
+    with pytest.raises(ValueError, match=r"bad.safetensors must be of datasets.save"):
+        datasets.get(named | {"file": str(tmp_path / "bad.safetensors")})
+    with pytest.raises(ValueError, match=r"none.safetensors must be a file"):
+        datasets.get(named | {"file": str(tmp_path / "none.safetensors")})
+    with pytest.raises(ValueError, match="keys must be name and file"):
+        datasets.get(named | {"size": 8})
+    with pytest.raises(ValueError, match=r"must end in .safetensors"):
+        datasets.save(source, tmp_path / "own.pt")

@@ -697,3 +697,91 @@ def test_bad_input_of_a_fitted_attack_is_refused():
         nasr.InferenceNetwork(1)
     with pytest.raises(ValueError, match="features must be one of"):
         nasr.inputs(LOGITS, "softmax")
+
+
+# What was starved, hidden or promised
+
+
+def constant(models=8, each=2, n=900, seed=0):
+    """Return noise, and membership of every example in `each` of the models."""
+    rng = np.random.default_rng(seed)
+    order = rng.random((models, n)).argsort(0)
+    signals = torch.from_numpy(rng.normal(size=(models, n)))
+    return signals, torch.from_numpy(order < each)
+
+
+@pytest.mark.parametrize(
+    "case", ["two of eight", "half, and some never", "almost half"]
+)
+def test_examples_in_equally_many_models_are_warned_of(case):
+    """Each of these gives LiRA less than 0.5 on noise, and gave it without a word."""
+    signals, member = constant(each=2 if case == "two of eight" else 4)
+    if case == "almost half":
+        member[0, :90] = True
+    never = torch.zeros(8, 100, dtype=torch.bool)
+    if case == "half, and some never":
+        member = torch.cat([member, never], 1)
+        signals = torch.cat([signals, torch.zeros(8, 100)], 1)
+
+    def attack(target, references, had):
+        some = slice(None, 900)
+        return lira.online(target[some], references[:, some], had[:, some])
+
+    with pytest.warns(UserWarning, match="almost equally many models"):
+        found = lira.leave_one_out(signals, member, attack)
+    aucs = [roc_auc_score(m[:900], s) for m, s in zip(member, found, strict=True)]
+    assert np.mean(aucs) < 0.49
+
+
+@pytest.mark.filterwarnings("error")
+def test_models_that_draw_their_own_examples_are_not_warned_of():
+    for seed in range(20):
+        rng = np.random.default_rng(seed)
+        member = torch.from_numpy(rng.random((10, 300)) < 0.5)
+        signals = torch.from_numpy(rng.normal(size=(10, 300)))
+        lira.leave_one_out(signals, member, lambda t, r, m: t)
+
+
+@pytest.mark.parametrize("variance", VARIANCES)
+def test_the_published_score_is_by_medians_and_the_spread_of_all(variance):
+    rng = np.random.default_rng(2)
+    references, target = rng.normal(size=(7, 30)), rng.normal(size=30)
+    references += 3 * rng.normal(size=30)
+    member = rng.random((7, 30)) < 0.5
+    member[:2] = False
+    outside = [references[~member[:, j], j] for j in range(30)]
+    least = min(map(len, outside))
+    kept = np.array([row[:least] for row in outside])
+    spread = kept.std() if variance == "global" else kept.std(1)
+    wanted = -stats.norm.logpdf(target, np.median(kept, 1), spread)
+    given = [torch.from_numpy(x) for x in (target, references, member)]
+    found = lira.offline_published(*given, variance=variance)
+    assert found.numpy() == pytest.approx(wanted)
+    ours = lira.offline_density(*given, variance=variance)
+    assert not torch.allclose(found, ours, rtol=0.05)
+
+
+@pytest.mark.parametrize("count", [4, 5])
+def test_the_largest_half_of_the_references_of_z_makes_z_likelier(count):
+    rng = np.random.default_rng(0)
+    p, z = rng.random((count, 6)), rng.random((count, 40))
+    member = torch.from_numpy(np.arange(count)[:, None] % 2 == np.zeros(6))
+    target, own = torch.from_numpy(rng.random(6)), torch.from_numpy(rng.random(40))
+    half = rmia.largest_half(torch.from_numpy(z))
+    large = np.sort(z, 0)[::-1][: math.ceil(count / 2)].mean(0)
+    assert half.shape == (count, 40)
+    assert half.numpy() == pytest.approx(np.tile(large, (count, 1)))
+    given = (target, torch.from_numpy(p), member, own)
+    for attack in (rmia.online, rmia.offline):
+        plain = attack(*given, torch.from_numpy(z), gamma=1.0)
+        assert (attack(*given, half, gamma=1.0) >= plain).all()
+        wanted = attack(*given, torch.from_numpy(np.tile(large, (count, 1))), gamma=1.0)
+        assert torch.equal(attack(*given, half, gamma=1.0), wanted)
+    with pytest.raises(ValueError, match=r"must be \[M, Z\], got \(40,\)"):
+        rmia.largest_half(own)
+
+
+def test_nasr_refuses_what_float32_cannot_hold():
+    z = torch.tensor([[1e300, 0.0], [0.0, 1.0]], dtype=torch.float64)
+    with pytest.raises(ValueError, match="finite in float32"):
+        nasr.fit(z, torch.tensor([0, 1]), torch.tensor([True, False]))

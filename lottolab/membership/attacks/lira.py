@@ -23,10 +23,12 @@ if some example has two. The offline scores need only OUT references.
 import warnings
 from collections.abc import Callable
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.distributions import Normal
 
+from lottolab.checks import attacks as refusing
 from lottolab.checks import one_of, require
 from lottolab.checks.taking import floats, taken
 from lottolab.checks.tensors import finite
@@ -68,14 +70,42 @@ def offline_tail(
 def offline_density(
     target: Tensor, references: Tensor, member: Tensor, *, variance: str = "global"
 ) -> Tensor:
-    """Return −log N(t; μ_out, σ_out²), the offline score of the published code.
+    """Return −log N(t; μ_out, σ_out²), the formula of the published code.
 
-    It is not the paper's (tensorflow/privacy, issue 598), and it is a trap: an
-    unusually *low* signal scores as high as an unusually high one, so an example that
-    the target knows worse than any reference does is called a member.
+    Its values differ: it takes medians and another spread, see `offline_published`.
+    The formula is not the paper's (tensorflow/privacy, issue 598), and it is a trap:
+    an unusually *low* signal scores as high as an unusually high one, so an example
+    that the target knows worse than any reference does is called a member.
     """
     target, references, member = checked(target, references, member)
     return -_normal(references, ~member, "without", variance).log_prob(target)
+
+
+def offline_published(
+    target: Tensor, references: Tensor, member: Tensor, *, variance: str = "global"
+) -> Tensor:
+    """Return the offline score by the estimates of the published code of LiRA.
+
+    The formula is that of `offline_density`. But of each example the first OUT
+    references are taken, as many as the example with the fewest has; μ is their median;
+    and σ divides by the count: over an example's own for `"example"`, over *all* values
+    of all examples for `"global"`, which also holds how much the examples differ.
+    """
+    one_of("variance", variance, ("global", "example"))
+    target, references, member = checked(target, references, member)
+    least = int(count(~member, 2 if variance == "example" else 1, "without").min())
+    order = member.int().argsort(dim=0, stable=True)[:least]
+    kept = references.gather(0, order).numpy()
+    spread = kept.std(0) if variance == "example" else kept.std()
+    equal = int((spread <= 0).sum())
+    what = (
+        "references trained without an example must differ (or use variance='global')"
+    )
+    require(equal == 0, what, f"the same signal for {equal} of {len(target)} examples")
+    middle, spread = (
+        torch.from_numpy(np.asarray(x)) for x in (np.median(kept, 0), spread)
+    )
+    return -Normal(middle, spread).log_prob(target)
 
 
 def leave_one_out(
@@ -102,6 +132,7 @@ def leave_one_out(
     signals, member = floats("signals", signals), taken("member", member)
     require(signals.ndim == 2, "signals must be [M, N]", tuple(signals.shape))
     _check_member(member, signals)
+    refusing.counted_out(member, paired)
     size = 2 if paired else 1
     half = bool((2 * member.sum(0) == len(member)).all())
     if half and not paired:

@@ -4,7 +4,7 @@ An example x is compared with population examples z: how much likelier than usua
 x's label under the target model, p(x|θ)/p(x), against the same for z? The score is
 the share of all z with [p(x|θ)/p(x)] / [p(z|θ)/p(z)] ≥ γ (equations 3 to 10).
 
-In both functions `target` is float[N], the probability (softmax) of each example's
+In both attacks `target` is float[N], the probability (softmax) of each example's
 label under the target model; `references` is float[M, N], the same of M reference
 models; `member` is bool[M, N], True where a reference model had the example in
 training. `population_target` float[Z] and `population_references` float[M, Z] are the
@@ -18,7 +18,7 @@ scale. So a false-positive rate of 0.1 % needs thousands of z.
 
 A probability below 2.2e-308 counts as that, so that 0/0 is 1: no evidence.
 
-Both raise ValueError for shapes that do not fit, probabilities outside [0, 1], a
+They raise ValueError for shapes that do not fit, probabilities outside [0, 1], a
 `member` that is not bool, γ < 1, and an example without a reference of a kind that is
 needed.
 """
@@ -87,6 +87,22 @@ def offline(
     )
     ratios = _ratio(target, usual), _ratio(z, usual_z)
     return _share(*ratios, gamma)
+
+
+def largest_half(population_references: Tensor) -> Tensor:
+    """Return references of z whose mean is that of each z's largest half, [M, Z].
+
+    The published tool takes p(z) so; give this for `population_references`. Of an odd
+    number of references the middle one counts as large.
+
+    >>> largest_half(torch.tensor([[0.1], [0.5], [0.3]]))[:, 0]
+    tensor([0.4000, 0.4000, 0.4000], dtype=torch.float64)
+    """
+    p = floats("population_references", population_references).double()
+    fits = p.ndim == 2 and p.numel() > 0
+    require(fits, "population_references must be [M, Z]", tuple(p.shape))
+    large = p.sort(0, descending=True).values[: (len(p) + 1) // 2]
+    return large.mean(0).expand(len(p), -1)
 
 
 def _mean(references: Tensor, side: Tensor, how: str) -> Tensor:
