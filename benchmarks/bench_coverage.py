@@ -2,9 +2,10 @@
 
     python benchmarks/bench_coverage.py [--runs 600] [--out data/results/coverage.csv]
 
-A row a measurement and design; `lottolab.truth.intervals.coverage.table` says what the columns
-are. The page "How sure is sure?" is drawn from the committed table. Of 600 runs a
-coverage is known to two points; they take five CPU minutes.
+A row a measurement and design; the columns are those that
+`lottolab.truth.intervals.coverage.table` says. The page "How sure is sure?" is drawn
+from the committed table. Of 600 runs a coverage is known to two points; they take five
+CPU minutes.
 """
 
 import argparse

@@ -101,10 +101,16 @@ def power(
 
 
 @app.command()
-def doctor() -> None:
+def doctor(
+    gpu: Annotated[
+        bool, typer.Option(help="compute each stage on the CPU and on the card")
+    ] = False,
+) -> None:
     """Say what this machine has and lacks, and what mends it; for bug reports."""
-    from lottolab.machine.doctor import main as examine
-
+    if gpu:
+        from lottolab.machine.card import main as examine
+    else:
+        from lottolab.machine.doctor import main as examine
     raise SystemExit(examine())
 
 

@@ -193,7 +193,7 @@ def verdicts(counts: pd.DataFrame) -> Figure:
 
 
 def coverage(held: pd.DataFrame) -> Figure:
-    """Draw how often intervals hold: rows of `truth.intervals.coverage.table`, before and after.
+    """Draw how often intervals hold: rows of `coverage.table`, before and after.
 
     A line a kind of measurement, a dot a design; the band is what may be called 95 %.
     """

@@ -20,6 +20,7 @@ from scipy import stats as distributions
 from lottolab.checks import within
 from lottolab.runs import results
 from lottolab.truth import claims, stats
+from lottolab.truth.claim import COUNTS
 from lottolab.truth.claims_file import CHAPTERS
 from lottolab.truth.selection import select
 
@@ -72,9 +73,12 @@ def needed(claim: claims.Claim, table: pd.DataFrame) -> float:
     Raises `claims.ClaimError` as `claims.judge` does.
     """
     most = 0.0
-    for test in claim.tests:
+    for test in (*claim.given, *claim.tests):
         verdict = claims.decide(test, table, claim.id)
         if verdict.word != claims.INCONCLUSIVE:
+            continue
+        if test.kind in COUNTS:  # decided as soon as there are enough
+            most = max(most, claims.MIN_SEEDS)
             continue
         (interval,) = verdict.intervals
         if interval.n < 2:
@@ -96,11 +100,12 @@ def _gap(test: claims.Criterion, mean: float) -> tuple[float, float]:
 def table(scale: str) -> pd.DataFrame:
     """Return a row for each inconclusive claim: `claim`, `seeds` that it has, `needed`.
 
-    The claims that need fewest come first.
+    The claims that need fewest come first. At `edition` a chapter that was not run yet
+    counts at `laptop`, here and in `plan`.
     """
     rows, stated = [], claims.load()
     for chapter in CHAPTERS:
-        measured = results.read(chapter, scale)
+        measured = results.read(chapter, results.shown(chapter, scale))
         own = [c for c in stated if c.chapter == chapter and c.tests]
         for claim in own if measured is not None else []:
             verdict = claims.judge(claim, measured)
@@ -124,14 +129,16 @@ def plan(scale: str) -> pd.DataFrame:
     """
     rows, stated = [], claims.load()
     for chapter in CHAPTERS:
-        path = results.find(chapter, scale)
+        shown = results.shown(chapter, scale)
+        path = results.find(chapter, shown)
         if path is None:
             continue
         measured = results.load(path)
-        stages = results.read_stages(chapter, scale).set_index("stage")
+        stages = results.read_stages(chapter, shown).set_index("stage")
         for claim in (c for c in stated if c.chapter == chapter and c.tests):
-            open_tests = [_planned(t, measured, stages, claim.id) for t in claim.tests]
-            open_tests = [row for row in open_tests if row is not None]
+            tests = (*claim.given, *claim.tests)
+            planned = [_planned(test, measured, stages, claim.id) for test in tests]
+            open_tests = [row for row in planned if row is not None]
             whole = claims.judge(claim, measured)
             if open_tests and whole.word == claims.INCONCLUSIVE:
                 rows.append(max(open_tests, key=lambda row: row[2]))
@@ -142,7 +149,7 @@ def plan(scale: str) -> pd.DataFrame:
 def _planned(test: claims.Criterion, table, stages, claim: str) -> tuple | None:
     """Return a row of `plan` for one test, or None if it is decided."""
     verdict = claims.decide(test, table, claim)
-    if verdict.word != claims.INCONCLUSIVE or test.kind == "every":
+    if verdict.word != claims.INCONCLUSIVE or test.kind in COUNTS:
         return None
     (interval,) = verdict.intervals
     gap, level = _gap(test, interval.estimate)

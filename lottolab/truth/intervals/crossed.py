@@ -17,8 +17,8 @@ clusters of models: where 2k and 2k + 1 train on complementary halves, the pair.
 degrees of freedom are Satterthwaite's (1946).
 
 What models share through their references lies within an image, so V_columns has it.
-`influence` has the measures, and `lottolab.truth.intervals.coverage` simulates how often these
-intervals hold: not where networks differ much more than their images explain.
+`influence` has the measures, and `coverage` simulates how often these intervals hold:
+not where networks differ much more than their images explain.
 """
 
 import math
