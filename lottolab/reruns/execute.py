@@ -15,6 +15,7 @@ import nbformat
 from lottolab.checks import require
 from lottolab.pages import parameters
 from lottolab.runs import files, jobs, progress, results
+from lottolab.runs.jobs.environment import absolute
 
 ROOT = Path(__file__).resolve().parents[2]
 LINES = 16  # of an error that a page tells
@@ -192,7 +193,7 @@ def environment(chapter: str, scale: str, new: dict[str, str]) -> Iterator[None]
     """Give the kernel these variables, and what the last edition took."""
     stages = results.read_stages(chapter, results.shown(chapter, scale))
     seconds = stages.groupby("function")["seconds"].apply(list).to_dict()
-    new = jobs.absolute(jobs.variables() | new)
+    new = absolute(jobs.variables() | new)
     new |= {"LOTTOLAB_EXPECTED": json.dumps(seconds)}
     old = {key: os.environ.get(key) for key in new}
     os.environ.update(new)

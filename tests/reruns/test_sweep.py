@@ -24,7 +24,7 @@ import yaml
 from chapters import chapter
 from dask.distributed import Client, LocalCluster
 
-import lottolab.runs.cluster
+import lottolab.runs.jobs.cluster
 from lottolab import cli
 from lottolab.modelguard.experiments import services
 from lottolab.pages import curves, parameters
@@ -168,7 +168,7 @@ class Cluster:
 
 @pytest.fixture
 def volatile(monkeypatch):
-    monkeypatch.setattr(lottolab.runs.cluster, "EVERY", 0.1)
+    monkeypatch.setattr(lottolab.runs.jobs.cluster, "EVERY", 0.1)
     made = Cluster()
     yield made
     made.cluster.close()

@@ -17,13 +17,13 @@ import pandas as pd
 from joblib.externals.loky import BrokenProcessPool, ProcessPoolExecutor
 
 from lottolab.checks import require
-from lottolab.runs import cluster, places, progress, staging, steps
+from lottolab.runs import places, progress, staging, steps
+from lottolab.runs.jobs import cluster
+from lottolab.runs.jobs.environment import adopted, variables
 
 Work = list[tuple[Callable, dict]]
-FOLDERS = {"LOTTOLAB_STORE", "LOTTOLAB_DATA", "LOTTOLAB_RESULTS", progress.FOLDER}
 PLANNED = ["stage", "runs", "in store", "seconds", "minutes left"]
 LINES = 8  # of an error's traceback that are told
-PREFIX = "LOTTOLAB_"  # of all variables of the project
 MOST = 5  # failures that are told
 KILLED = "; SIGKILL mostly means too little memory: try LOTTOLAB_JOBS=1"
 
@@ -231,35 +231,3 @@ def _in_worker(
             why = f"{places.told(stage, setting)}: {type(error).__name__}: {error}"
             last = traceback.format_exc().splitlines()[-LINES:]
             return place, "\n".join([why, *last])
-
-
-def variables() -> dict[str, str]:
-    """Return the project's environment variables, for a worker to adopt."""
-    found = {k: v for k, v in os.environ.items() if k.startswith(PREFIX)}
-    return absolute(found)
-
-
-def absolute(variables: dict[str, str]) -> dict[str, str]:
-    """Make the folders absolute that variables name: who reads them runs elsewhere."""
-    named = {k: os.path.abspath(v) for k, v in variables.items() if k in FOLDERS and v}
-    return variables | named
-
-
-@contextmanager
-def adopted(environment: dict[str, str]) -> Iterator[None]:
-    """Take these for the project's variables while a worker works for somebody.
-
-    It outlives who started it, and may be the process that asked.
-    """
-    own = {k: v for k, v in os.environ.items() if k.startswith(PREFIX)}
-    _replace(environment)
-    try:
-        yield
-    finally:
-        _replace(own)
-
-
-def _replace(environment: dict[str, str]) -> None:
-    for key in [k for k in os.environ if k.startswith(PREFIX)]:
-        del os.environ[key]
-    os.environ.update(environment)
