@@ -34,6 +34,7 @@ SKELETON = [
 ]
 TAGS = {
     "parameters",
+    "judged",
     "hide-cell",
     "hide-input",
     "hide-output",

@@ -121,7 +121,8 @@ def against_paper(chapter: str, scale: str) -> HTML:
     measured = results.read(chapter, scale)
     judged = claims.against_paper(chapter, measured, lenient=_own_parameters())
     shown = ("statement", "place", "paper", "ours", "verdict")
-    return claims_table(judged, *shown)
+    told = f"<p>{len(judged)} claims: {_counted(judged)}.</p>"
+    return HTML(told + claims_table(judged, *shown).data)
 
 
 def beside_tables(chapter: str, scale: str) -> HTML:
@@ -180,11 +181,14 @@ def verdict_counts(card: pd.DataFrame) -> pd.DataFrame:
     return counts.loc[[c for c in CHAPTERS if c in counts.index]]
 
 
+def _counted(card: pd.DataFrame) -> str:
+    words = card["verdict"].value_counts()
+    return ", ".join(f"{count} {word}" for word, count in words.items())
+
+
 def verdicts(card: pd.DataFrame, scale: str) -> Markdown:
     """Count the verdicts of a scale's scorecard in a sentence; say whose they are."""
-    words = card["verdict"].value_counts()
-    counts = ", ".join(f"{count} {word}" for word, count in words.items())
-    told = f"{words.sum()} claims at `{scale}` scale: {counts}."
+    told = f"{len(card)} claims at `{scale}` scale: {_counted(card)}."
     whose = {name: results.shown(name, scale) for name in CHAPTERS}
     if other := [name for name, shown in whose.items() if shown != scale]:
         told += f" Not run at `{scale}` yet, so at `laptop`: {', '.join(other)}."

@@ -53,6 +53,20 @@ def publish(scale: Scale = "edition") -> None:
 
 
 @app.command()
+def redraw() -> None:
+    """Draw the verdicts on all pages anew, after a claim was changed; runs nothing."""
+    from lottolab.reruns import edition, execute
+    from lottolab.truth.claims_file import CHAPTERS
+
+    for name in parameters.having("edition"):
+        print(name, flush=True)
+        if name in CHAPTERS:
+            execute.redraw(name)
+        else:
+            execute.publish_notebook(edition.run(name, "edition"))
+
+
+@app.command()
 def run(
     chapter: Annotated[
         str | None, typer.Argument(help="a chapter's name, e.g. ownership")

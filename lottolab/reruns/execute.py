@@ -5,6 +5,7 @@ import logging
 import os
 import re
 import shlex
+import tempfile
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,6 +20,7 @@ from lottolab.runs.jobs.environment import absolute
 
 ROOT = Path(__file__).resolve().parents[2]
 LINES = 16  # of an error that a page tells
+JUDGED = "judged"  # tag of cells that draw from the tables alone
 INJECTED = "injected-parameters"  # papermill's tag of the cell that it adds
 MARKER = "papermill-error-cell-tag"  # of cells that papermill adds
 STOPPED = """
@@ -186,6 +188,36 @@ def publish_notebook(path: Path) -> None:
             cell.metadata.pop(key, None)
     with files.replacing(parameters.BOOK / path.name) as new:
         nbformat.write(notebook, new)
+
+
+def redraw(chapter: str) -> None:
+    """Draw anew what a committed page draws from committed tables alone.
+
+    Another claim, or another rule, makes other verdicts of the same measurements. The
+    cells with the tag `judged` are run, and no other.
+
+    Raises:
+        papermill.PapermillExecutionError: a cell raised; the page is left alone.
+    """
+    path = parameters.BOOK / f"{chapter}.ipynb"
+    page = nbformat.read(path, as_version=4)
+    wanted = {JUDGED, "parameters"}
+    own = [c for c in page.cells if wanted & {*c.metadata.get("tags", [])}]
+    shown = nbformat.v4.new_code_cell("from lottolab.pages import show")
+    part = nbformat.v4.new_notebook(cells=[shown, *own], metadata=page.metadata)
+    values = parameters.resolve(chapter, "laptop", {})
+    with tempfile.TemporaryDirectory(prefix="lottolab-") as folder:
+        source, target = Path(folder, "cells.ipynb"), Path(folder, "drawn.ipynb")
+        nbformat.write(part, source)
+        drawn = {c.id: c for c in run_cells(source, target, values).cells}
+    for cell in page.cells:
+        if JUDGED in cell.metadata.get("tags", []):
+            cell.outputs = drawn[cell.id].outputs
+            for output in cell.outputs:
+                if "execution_count" in output:
+                    output.execution_count = cell.execution_count
+    with files.replacing(path) as new:
+        nbformat.write(page, new)
 
 
 @contextmanager

@@ -238,7 +238,10 @@ def test_a_chapter_that_failed_at_edition_does_not_show_its_old_tables(
 
 
 def test_the_paper_stands_beside_our_numbers(committed):
-    head, *shown = rows_of(show.against_paper("ownership", "laptop"))
+    table = show.against_paper("ownership", "laptop")
+    counts = "2 reproduced, 1 refuted, 1 not testable here"
+    assert table.data.startswith(f"<p>4 claims: {counts}.</p>")
+    head, *shown = rows_of(table)
     assert head == ["statement", "place", "paper", "ours", "verdict"]
     # 0.2 and -5 points from the dense network, 15 points from the random mask
     verdicts = {row[0]: row[-1] for row in shown}

@@ -265,3 +265,25 @@ def test_incomplete_finds_what_did_not_run():
     error = v4.new_output("error", ename="E", evalue="", traceback=[])
     page.cells[3].outputs.append(error)
     assert execute.incomplete(page) == ["cell 3 raised an error"]
+
+
+def test_the_verdicts_on_a_page_are_drawn_anew_and_nothing_else_is_run(book):
+    page = nbformat.read(book / "first.ipynb", as_version=4)
+    cell = v4.new_code_cell("show.table  # imported\nf'{scale} {1 / count}'")
+    cell.metadata["tags"], cell.execution_count = [execute.JUDGED], 9
+    page.cells.append(cell)
+    nbformat.write(page, book / "first.ipynb")
+    before = nbformat.read(book / "first.ipynb", as_version=4).cells
+
+    execute.redraw("first")
+    after = nbformat.read(book / "first.ipynb", as_version=4).cells
+    assert after[:-1] == before[:-1]
+    (output,) = after[-1].outputs
+    assert output.data["text/plain"] == f"'laptop {1 / 3}'"
+    assert output.execution_count == 9
+
+    edit = (book / "first.ipynb").read_text().replace("1 / count", "1 / 0")
+    (book / "first.ipynb").write_text(edit)
+    with pytest.raises(Exception, match="division by zero"):
+        execute.redraw("first")
+    assert (book / "first.ipynb").read_text() == edit
