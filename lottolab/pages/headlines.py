@@ -18,12 +18,14 @@ def judged(*scales: str) -> pd.DataFrame:
     """Judge the headline claims together by the results at one or more scales.
 
     The columns are those of `claims.headlines`; chapters that a scale was not run for
-    have no rows.
+    have no rows, but for those without an `edition`, which have the laptop's.
     """
-    tables = {}
-    for scale in dict.fromkeys(scales):
-        found = {c: results.read(c, scale) for c in parameters.chapters()}
-        tables[scale] = {c: table for c, table in found.items() if table is not None}
+    tables: dict[str, dict[str, pd.DataFrame]] = {}
+    for scale in scales:
+        for chapter in parameters.chapters():
+            shown = results.shown(chapter, scale)
+            if (table := results.read(chapter, shown)) is not None:
+                tables.setdefault(shown, {})[chapter] = table
     lenient = bool(os.environ.get(results.OWN))  # a reader's run may leave rows out
     rows = claims.headlines(tables, lenient=lenient)
     return rows[rows["verdict"] != claims.NOT_RUN].reset_index(drop=True)
@@ -109,11 +111,12 @@ def withdrawn(scale: str) -> HTML:
     followed = {c.replaces: c.id for c in claims.load() if c.replaces}
     gone, tables = claims.withdrawn(), {}
     for chapter in dict.fromkeys(c.chapter for c in gone):
-        if (found := results.read(chapter, scale)) is not None:
+        shown = results.shown(chapter, scale)
+        if (found := results.read(chapter, shown)) is not None:
             tables[chapter] = found
     lenient = bool(os.environ.get(results.OWN))
     card = claims.scorecard(tables, gone, lenient)
     card["why it was withdrawn"] = [c.withdrawn for c in gone]
     card["followed by"] = [followed.get(c.id, "") for c in gone]
-    shown = ["claim", "statement", "verdict", "why it was withdrawn", "followed by"]
-    return show.boxed(card[shown])
+    columns = ["claim", "statement", "verdict", "why it was withdrawn", "followed by"]
+    return show.boxed(card[columns])

@@ -99,3 +99,17 @@ def test_what_was_withdrawn_is_told_with_its_fate(measured):
     (line,) = lines(headlines.withdrawn("laptop"))
     for told in ("ownership-old", "refuted", "It had no margin.", "ownership-side"):
         assert told in line
+
+
+def test_a_chapter_without_an_edition_is_judged_at_laptop_scale(measured, monkeypatch):
+    there = {"edition": {"ownership"}, "laptop": {"ownership", "together"}}
+    find = lambda chapter, scale, *_: chapter in there.get(scale, ()) or None  # noqa: E731
+    monkeypatch.setattr(results, "find", find)
+    rows = headlines.judged("edition", "cifar")
+    scales = rows.groupby("claim")["scale"].apply(list).to_dict()
+    assert scales.pop("together-late") == ["laptop"]
+    assert {*map(tuple, scales.values())} == {("edition", "cifar")}
+    there["edition"].clear()
+    pd.testing.assert_frame_equal(
+        headlines.judged("edition", "cifar"), headlines.judged("laptop", "cifar")
+    )
