@@ -188,10 +188,14 @@ def _counted(card: pd.DataFrame) -> str:
 
 def verdicts(card: pd.DataFrame, scale: str) -> Markdown:
     """Count the verdicts of a scale's scorecard in a sentence; say whose they are."""
-    told = f"{len(card)} claims at `{scale}` scale: {_counted(card)}."
     whose = {name: results.shown(name, scale) for name in CHAPTERS}
-    if other := [name for name, shown in whose.items() if shown != scale]:
-        told += f" Not run at `{scale}` yet, so at `laptop`: {', '.join(other)}."
+    other = [name for name, shown in whose.items() if shown != scale]
+    all_other = len(other) == len(CHAPTERS)
+    at = "laptop" if all_other else scale
+    told = f"{len(card)} claims at `{at}` scale: {_counted(card)}."
+    if other:
+        names = "all chapters" if all_other else ", ".join(other)
+        told += f" Not run at `{scale}` yet, so at `laptop`: {names}."
     if absent := [n for n, shown in whose.items() if results.find(n, shown) is None]:
         told += f" Without results, failed or not run: {', '.join(absent)}."
     return Markdown(told)

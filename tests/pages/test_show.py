@@ -212,13 +212,20 @@ def test_an_editions_page_says_which_parameters_are_its_own():
     assert "scale =" not in said
 
 
-def test_the_edition_shows_the_laptops_results_until_it_has_its_own(committed):
+def test_the_edition_shows_the_laptops_results_until_it_has_its_own(
+    committed, monkeypatch
+):
     laptop, edition = show.scorecard("laptop"), show.scorecard("edition")
     pd.testing.assert_frame_equal(laptop, edition)
     said = show.verdicts(edition, "edition").data
     assert "Not run at `edition` yet, so at `laptop`: ownership." in said
     assert "failed or not run: membership" in said
     assert "so at" not in show.verdicts(laptop, "laptop").data
+    with monkeypatch.context() as none:
+        none.setattr(results, "shown", lambda *_: "laptop")
+        said = show.verdicts(edition, "edition").data
+    assert said.startswith("4 claims at `laptop` scale: ")
+    assert "Not run at `edition` yet, so at `laptop`: all chapters." in said
     table().assign(value=table()["value"] / 2).to_csv(committed / "edition.csv")
     stages = (committed / "laptop.stages.csv").read_text()
     (committed / "edition.stages.csv").write_text(stages)
