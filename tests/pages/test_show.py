@@ -224,7 +224,7 @@ def test_the_edition_shows_the_laptops_results_until_it_has_its_own(
     with monkeypatch.context() as none:
         none.setattr(results, "shown", lambda *_: "laptop")
         said = show.verdicts(edition, "edition").data
-    assert said.startswith("4 claims at `laptop` scale: ")
+    assert said.startswith("5 claims at `laptop` scale: ")
     assert "Not run at `edition` yet, so at `laptop`: all chapters." in said
     table().assign(value=table()["value"] / 2).to_csv(committed / "edition.csv")
     stages = (committed / "laptop.stages.csv").read_text()
