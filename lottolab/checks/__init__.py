@@ -10,6 +10,8 @@ import re
 from collections.abc import Iterable
 from numbers import Real
 
+NEARLY = 0.2  # a name that is less alike than the closest by this is not meant
+
 LONGEST = 48  # characters of a folder's name, for Windows allows 260 in a whole path
 DEVICES = "con|prn|aux|nul|com[0-9]|lpt[0-9]"  # what Windows means by these names
 
@@ -98,6 +100,8 @@ def one_of(what: str, given, allowed: Iterable) -> None:
     if given in allowed:
         return
     near = difflib.get_close_matches(str(given), [str(a) for a in allowed], n=2)
+    alike = [difflib.SequenceMatcher(None, a, str(given)).ratio() for a in near]
+    near = [a for a, r in zip(near, alike, strict=True) if r > alike[0] - NEARLY]
     hint = f"; did you mean {' or '.join(near)}?" if near else ""
     names = ", ".join(str(a) for a in allowed)
     raise ValueError(f"{what} must be one of {names}, got {given!r}{hint}")

@@ -9,6 +9,13 @@ achieves. `experiments` holds what the chapter measures, `figures` draws it. Cha
 uses the same attacks.
 """
 
-from lottolab.membership.metrics import report
+from typing import TYPE_CHECKING
+
+from lottolab.runs.definitions import lazily
+
+if TYPE_CHECKING:
+    from lottolab.membership.metrics import report
 
 __all__ = ["report"]
+
+__getattr__ = lazily(__name__)

@@ -159,9 +159,4 @@ def checksum(full: dict) -> str | None:
         return None
     must = "who has a stage with a dataset must import lottolab.images.datasets"
     require("dataset" in CHECKSUMS, must, "none")
-    return _named(json.dumps(full["dataset"], sort_keys=True))
-
-
-@functools.cache
-def _named(dataset: str) -> str:
-    return CHECKSUMS["dataset"](json.loads(dataset))
+    return CHECKSUMS["dataset"](full["dataset"])

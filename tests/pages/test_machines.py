@@ -12,12 +12,15 @@ from lottolab.runs import results
 from lottolab.truth import claims_file
 
 CLAIMS = """\
-- {id: ownership-more, chapter: ownership, place: "1", statement: More., test: [
+- {id: ownership-more, chapter: ownership, place: "1", whose: paper,
+   statement: More., test: [
    {kind: greater, a: {metric: m, arm: a}, b: {metric: m, arm: b}},
    {kind: at_least, a: {metric: m, arm: c}, value: 0}]}
-- {id: ownership-all, chapter: ownership, place: "1", statement: All., test: [
+- {id: ownership-all, chapter: ownership, place: "1", whose: paper,
+   statement: All., test: [
    {kind: every, a: {metric: does, arm: a}, value: 1}]}
-- {id: ownership-gone, chapter: ownership, place: "1", statement: No., test: [
+- {id: ownership-gone, chapter: ownership, place: "1", whose: paper,
+   statement: No., test: [
    {kind: at_least, a: {metric: m, arm: gone}, value: 0}]}
 """
 

@@ -21,9 +21,11 @@ SETTING = {
     "rewind_at": 0,
 }
 CLAIMS = """\
-- {id: ownership-more, chapter: ownership, place: "1", statement: More., test: [
+- {id: ownership-more, chapter: ownership, place: "1", whose: paper,
+   statement: More., test: [
    {kind: at_least, a: {metric: test_accuracy, arm: dense}, value: 0}]}
-- {id: ownership-lost, chapter: ownership, place: "1", statement: No., test: [
+- {id: ownership-lost, chapter: ownership, place: "1", whose: paper,
+   statement: No., test: [
    {kind: at_least, a: {metric: derived, arm: dense}, value: 0}]}
 """
 

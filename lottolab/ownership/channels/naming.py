@@ -54,6 +54,11 @@ def groups(state: State) -> list[Group]:
         ValueError: the network is no ResNet of `lottolab.nets.resnets`, trained,
             widened or folded.
     """
+    require(
+        "conv1.weight" in state,
+        "the state dict must be that of a ResNet of lottolab",
+        "no conv1.weight",
+    )
     places: dict[str, list[Place]] = {}
 
     def writes(conv: str, where: dict[str, Tensor]) -> None:

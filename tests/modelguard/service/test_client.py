@@ -63,7 +63,7 @@ def retry(told):
     [
         (lambda: "0", 0.1, 0.1),
         (lambda: "7", 7, 7),
-        (lambda: date(seconds=9), 8, 9),
+        (lambda: date(seconds=9), 4, 9),
         (lambda: date(days=-4000), 0.1, 0.1),
         (lambda: "", 1, 1),
         (lambda: "soon", 1, 1),

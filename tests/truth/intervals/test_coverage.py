@@ -17,7 +17,7 @@ from lottolab.truth import rates, stats
 from lottolab.truth.intervals import maxima
 from lottolab.truth.intervals.coverage import pools, seeds, table
 
-COMMITTED = Path(__file__).parents[2] / "data" / "results" / "coverage.csv"
+COMMITTED = Path(__file__).parents[3] / "data" / "results" / "coverage.csv"
 FAMILIES = ["clothes", "photographs", "no leak"]
 
 
