@@ -18,6 +18,7 @@ from lottolab.labs import build, contain, grade
 
 ANSWERS = Path(__file__).parent
 VARIANT = 7
+AGAIN = build.names()[0]  # one lab shows that grading repeats
 
 
 def answers(lab: str) -> list[tuple[str, list[str], dict[str, str]]]:
@@ -54,7 +55,8 @@ def made(tmp_path_factory):
         source, release = (course / s / lab / f"{lab}.ipynb" for s in KINDS)
         folder = output / "handed-in" / lab
         submit(source, folder / "instructor" / lab / source.name, {})
-        submit(source, folder / "again" / lab / source.name, {})
+        if lab == AGAIN:
+            submit(source, folder / "again" / lab / source.name, {})
         submit(release, folder / "untouched" / lab / source.name, {})
         for place, (_, _, cells) in enumerate(answers(lab)):
             submit(source, folder / f"answer{place}" / lab / source.name, cells)
@@ -105,14 +107,13 @@ def test_there_are_enough_answers(lab):
     assert kinds.count("right") >= 2
 
 
-@pytest.mark.parametrize("lab", build.names())
-def test_grading_repeats(made, lab):
-    first, second = (scores(made, who, lab) for who in ("instructor", "again"))
+def test_grading_repeats(made):
+    first, second = (scores(made, who, AGAIN) for who in ("instructor", "again"))
     pd.testing.assert_frame_equal(
         first.drop(columns="student"), second.drop(columns="student")
     )
-    table = made["grade"](lab).set_index(["student", "lab"])
-    assert table.loc[("again", lab), "problem"] == ""
+    table = made["grade"](AGAIN).set_index(["student", "lab"])
+    assert table.loc[("again", AGAIN), "problem"] == ""
 
 
 @pytest.mark.parametrize("lab", build.names())

@@ -367,6 +367,20 @@ def test_what_takes_long_is_computed_with_each_number_doubled(home, monkeypatch)
     assert row["runs"] == 1
 
 
+def test_gradients_of_images_alone_are_counted(home):
+    """What attacks ask for: a leaf goes into a module, and its gradient comes out."""
+
+    @runs.stage("attacks")
+    def attacks(*, seed):
+        model, x = torch.nn.Linear(5, 3), torch.ones(7, 5, requires_grad=True)
+        return {"grad": torch.autograd.grad(model(x).sum(), x)[0]}
+
+    found = rehearsal.rehearse([(attacks, {"seed": 0})], (240, 4, 1, 2))
+    assert found.errors == {}
+    (row,) = cost.table(found).to_dict("records")
+    assert sum(row[k] for k in cost.WORK) == pytest.approx(2 * 2 * 7 * 5 * 3 / 1e15)
+
+
 def test_all_models_of_a_pool_are_asked_and_all_tickets_of_a_library():
     cut = {"sizes": {"models": 6, "pool": 60}, "group": 1, "treatment": DENSE}
     full = {"sizes": {"models": 64, "pool": 900}, "group": 2, "treatment": TICKET}

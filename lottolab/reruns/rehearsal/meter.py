@@ -8,7 +8,7 @@ Work is a `Counter`: `flop`, floating-point operations (a multiply-add is two), 
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 
 import torch
@@ -17,6 +17,12 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from lottolab.reruns.rehearsal.arguments import kind
 from lottolab.runs import steps
+
+
+class OneModule(nullcontext):
+    """Tell the counter that all work is done in one place."""
+
+    parents = frozenset({"Global"})
 
 
 def times(work: Counter, factor: float) -> Counter:
@@ -50,6 +56,8 @@ class Meter(steps.Watcher):
     def __init__(self, most: int, rows: int) -> None:
         self.most, self.rows = most, rows
         self.counter = FlopCounterMode(display=False)
+        # It would count by module too, with hooks that an attack's gradients refuse.
+        self.counter.mod_tracker = OneModule()
         self.kind, self.total, self.seen = "rest", Counter(), (0, time.perf_counter())
         self.networks: dict[str, dict] = {}  # arguments of the first, by kind
         self.calls = 0  # of functions that give a row an image
