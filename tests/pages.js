@@ -38,7 +38,7 @@ async () => {
   const overflow = [];
   if (root.scrollWidth > root.clientWidth)
     overflow.push(`the page is ${root.scrollWidth} px wide in a window of ${root.clientWidth}`);
-  const boxes = "pre, mjx-container, .pst-scrollable-table-container, .cell_output .output";
+  const boxes = "pre, mjx-container, .pst-scrollable-table-container, .output";
   for (const e of [main, ...all("*", main)])
     if (wide(e) && scrolls(e) && !e.matches(boxes))
       overflow.push(`${name(e)} scrolls sideways: ${e.scrollWidth} in ${e.clientWidth} px`);

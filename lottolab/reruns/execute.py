@@ -183,6 +183,9 @@ def publish_notebook(path: Path) -> None:
         c for c in notebook.cells if INJECTED not in c.metadata.get("tags", [])
     ]
     notebook.metadata.pop("papermill", None)
+    ran = [c for c in notebook.cells if c.cell_type == "code" and c.execution_count]
+    for count, cell in enumerate(ran, start=1):
+        _numbered(cell, count)
     for cell in notebook.cells:
         for key in ("papermill", "execution"):
             cell.metadata.pop(key, None)
@@ -213,11 +216,16 @@ def redraw(chapter: str) -> None:
     for cell in page.cells:
         if JUDGED in cell.metadata.get("tags", []):
             cell.outputs = drawn[cell.id].outputs
-            for output in cell.outputs:
-                if "execution_count" in output:
-                    output.execution_count = cell.execution_count
+            _numbered(cell, cell.execution_count)
     with files.replacing(path) as new:
         nbformat.write(page, new)
+
+
+def _numbered(cell: nbformat.NotebookNode, count: int) -> None:
+    """Give a cell and its outputs the place in which it ran."""
+    for each in (cell, *cell.outputs):
+        if "execution_count" in each:
+            each.execution_count = count
 
 
 @contextmanager

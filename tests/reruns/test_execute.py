@@ -243,6 +243,7 @@ def test_a_published_page_of_another_scale_keeps_the_laptops_parameters(book):
     assert "injected-parameters" in path.read_text()
     execute.publish_notebook(path)
     assert printed(book / "first.ipynb") == "smoke fine 1\n"
+    assert notebooks.counts(nbformat.read(book / "first.ipynb", as_version=4)) == []
     page = nbformat.read(book / "first.ipynb", as_version=4)
     assert [c.source for c in page.cells] == [c.source for c in chapter("first").cells]
     assert printed(execute.execute("first", "laptop")) == "laptop fine 3\n"
