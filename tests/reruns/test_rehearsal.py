@@ -312,6 +312,10 @@ def test_runs_are_alike_up_to_seeds_real_numbers_and_images():
     assert same(rates=[0.1, 0.2, 0.3])
     assert same(sizes=SETTING["sizes"] | {"pool": 100})
     assert same(recipe=recipe | {"lr": 0.5})
+    first, second = (
+        arguments.kind(tickets.iterative, {"ratio": r}) for r in (0.5, 0.3)
+    )
+    assert first != second
     assert not same(rates=[0.5])
     assert not same(recipe=recipe | {"epochs": 6})
     assert not same(sizes=SETTING["sizes"] | {"test": 0})

@@ -110,7 +110,8 @@ def kind(stage: Callable, full: dict) -> str:
     """Return what two runs share that cost alike, up to the factors of `growth`.
 
     Left out are seeds, texts, real numbers, and the numbers that are cut; but not
-    whether they are 0, or whether a list has one entry or more.
+    whether they are 0, or whether a list has one entry or more. A `ratio` stays: a team
+    takes no ticket of another ratio for its own.
     """
 
     def shape(key, value, parent):
@@ -124,7 +125,8 @@ def kind(stage: Callable, full: dict) -> str:
             return [shape(key, v, parent) for v in value]
         whole = type(value) is int
         cut = whole and (key in IMAGES or limit(key, parent, full, -1) >= 0)
-        return bool(value) if cut or isinstance(value, float) else value
+        real = isinstance(value, float) and key != "ratio"
+        return bool(value) if cut or real else value
 
     return runs.name(stage) + json.dumps(shape("", full, ""), sort_keys=True)
 
