@@ -6,14 +6,12 @@ differs is its own. Both compute in float32, without TF32.
 """
 
 import math
-import os
 import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from unittest.mock import patch
 
 import numpy as np
 import pandas as pd
@@ -23,7 +21,7 @@ from torch import Tensor
 from lottolab import runs
 from lottolab.ensembles.experiments import libraries
 from lottolab.reruns.rehearsal import plan
-from lottolab.runs import places, staging, store
+from lottolab.runs import jobs, places, staging, store
 from lottolab.runs.progress import duration
 from lottolab.truth.claims_file import CHAPTERS
 
@@ -148,7 +146,7 @@ def on(device: str, root: Path) -> Iterator[None]:
     convolutions = torch.backends.cudnn
     before, convolutions.allow_tf32 = convolutions.allow_tf32, False
     try:
-        with patch.dict(os.environ, own):
+        with jobs.adopted(jobs.variables() | own):
             yield
     finally:
         convolutions.allow_tf32 = before

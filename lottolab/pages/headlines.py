@@ -1,7 +1,6 @@
 """The head of the scorecard: what authors say, what we measured, what came of it."""
 
 import html
-import os
 import re
 
 import pandas as pd
@@ -26,8 +25,7 @@ def judged(*scales: str) -> pd.DataFrame:
             shown = results.shown(chapter, scale)
             if (table := results.read(chapter, shown)) is not None:
                 tables.setdefault(shown, {})[chapter] = table
-    lenient = bool(os.environ.get(results.OWN))  # a reader's run may leave rows out
-    rows = claims.headlines(tables, lenient=lenient)
+    rows = claims.headlines(tables, lenient=show.own_parameters())
     return rows[rows["verdict"] != claims.NOT_RUN].reset_index(drop=True)
 
 
@@ -63,7 +61,7 @@ def _line(claim: claims.Claim, rows: pd.DataFrame) -> dict[str, str]:
         "the authors say": f'<span title="{whole}">“{words}”</span>',
         "we measured": f'<span title="{number}">{said.here}: {short}{stale}</span>',
     }
-    linked = "status" in parameters.chapters() and not os.environ.get(results.OWN)
+    linked = "status" in parameters.chapters() and not show.own_parameters()
     for row in rows.itertuples():
         told = html.escape(row.verdict)
         if linked:
@@ -114,8 +112,7 @@ def withdrawn(scale: str) -> HTML:
         shown = results.shown(chapter, scale)
         if (found := results.read(chapter, shown)) is not None:
             tables[chapter] = found
-    lenient = bool(os.environ.get(results.OWN))
-    card = claims.scorecard(tables, gone, lenient)
+    card = claims.scorecard(tables, gone, show.own_parameters())
     card["why it was withdrawn"] = [c.withdrawn for c in gone]
     card["followed by"] = [followed.get(c.id, "") for c in gone]
     columns = ["claim", "statement", "verdict", "why it was withdrawn", "followed by"]

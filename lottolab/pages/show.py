@@ -84,7 +84,7 @@ def claims_table(judged: pd.DataFrame, *columns: str) -> HTML:
     That is on the status page, which a run of a reader's own does not have beside it.
     """
     shown = judged[list(columns)].map(lambda cell: html.escape(str(cell)))
-    if "status" in parameters.chapters() and not _own_parameters():
+    if "status" in parameters.chapters() and not own_parameters():
         tested = judged["verdict"] != claims.NOT_TESTABLE
         links = '<a href="status.html#' + judged["claim"] + '">' + shown["verdict"]
         shown["verdict"] = (links + "</a>").where(tested, shown["verdict"])
@@ -100,7 +100,7 @@ def scorecard(scale: str, chapters: list[str] | None = None) -> pd.DataFrame:
     names = chapters or parameters.chapters()
     found = {c: results.read(c, results.shown(c, scale)) for c in names}
     tables = {c: table for c, table in found.items() if table is not None}
-    return claims.scorecard(tables, lenient=_own_parameters())
+    return claims.scorecard(tables, lenient=own_parameters())
 
 
 def two_scales(scale: str, other: str, chapter: str | None = None) -> pd.DataFrame:
@@ -119,7 +119,7 @@ def two_scales(scale: str, other: str, chapter: str | None = None) -> pd.DataFra
 def against_paper(chapter: str, scale: str) -> HTML:
     """Show the chapter's claims: the paper's number, ours and the verdict."""
     measured = results.read(chapter, scale)
-    judged = claims.against_paper(chapter, measured, lenient=_own_parameters())
+    judged = claims.against_paper(chapter, measured, lenient=own_parameters())
     shown = ("statement", "place", "paper", "ours", "verdict")
     told = f"<p>{len(judged)} claims: {_counted(judged)}.</p>"
     return HTML(told + claims_table(judged, *shown).data)
@@ -151,7 +151,7 @@ def _ours(measured: pd.DataFrame, selection: dict, where: str) -> str:
     try:
         rows = select(measured, selection, where)
     except ClaimError:
-        if not _own_parameters():
+        if not own_parameters():
             raise
         return "not measured"
     if rows["value"].isin([0, 1]).all() and "accuracy" not in where:
@@ -160,7 +160,8 @@ def _ours(measured: pd.DataFrame, selection: dict, where: str) -> str:
     return f"{i.estimate:.1f} [{i.low:.1f}, {i.high:.1f}]"
 
 
-def _own_parameters() -> bool:
+def own_parameters() -> bool:
+    """Say whether this is a reader's own run, which may leave rows out."""
     return bool(os.environ.get(results.OWN))
 
 

@@ -69,12 +69,11 @@ def compute(chapter: str, scale: str, chosen: str | None = None) -> tuple[Path, 
     work = stages.loc[rows["stage"].unique()]
     told = [(s.function, json.loads(s.arguments)) for s in work.itertuples()]
     place = execute.ROOT / "_build/machines" / arithmetic
-    sides = {machines.HERE: (runs.root(), {}), machines.THERE: (place, None)}
+    sides = [(machines.HERE, "as this CPU does", runs.root(), {})]
+    sides += [(machines.THERE, arithmetic, place, ARITHMETICS[arithmetic])]
     found = []
-    for machine, (root, variables) in sides.items():
-        own = ARITHMETICS[arithmetic] if variables is None else variables
-        _child(told, root, own)
-        name = "as this CPU does" if variables is not None else arithmetic
+    for machine, name, root, variables in sides:
+        _child(told, root, variables)
         read = {stage: store.read(root / stage) for stage in work.index}
         values = [value(read[row["stage"]], row) for _, row in rows.iterrows()]
         found.append(rows.assign(value=values, machine=machine, arithmetic=name))
@@ -91,7 +90,7 @@ def compute(chapter: str, scale: str, chosen: str | None = None) -> tuple[Path, 
 def decisive(chapter: str, table: pd.DataFrame) -> pd.DataFrame:
     """Return the rows that decide the headline claims, without their provenance."""
     own = [c for c in claims.load() if c.chapter == chapter and c.tests]
-    marked = [c for c in own if getattr(c, "headline", None)]
+    marked = [c for c in own if c.headline]
     numbered, kept = table.assign(place=np.arange(len(table))), set()
     for claim in marked or own:
         for test in claim.tests:
@@ -109,10 +108,8 @@ def value(result: dict, row: pd.Series) -> float:
 
     That is nan if the row is not in there, or not once: others were computed from it.
     """
-    accuracy = result.get("accuracy", {})
-    metrics = result.get("metrics") or {f"{k}_accuracy": accuracy[k] for k in accuracy}
     if "measurements" not in result:
-        return metrics.get(row["metric"], np.nan)
+        return results.metrics_of(result).get(row["metric"], np.nan)
     found = result["measurements"]
     for column in found.columns.difference(["value"]).intersection(row.index):
         found = found[[_same(cell, row[column]) for cell in found[column]]]

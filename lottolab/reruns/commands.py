@@ -55,15 +55,11 @@ def publish(scale: Scale = "edition") -> None:
 @app.command()
 def redraw() -> None:
     """Draw the verdicts on all pages anew, after a claim was changed; runs nothing."""
-    from lottolab.reruns import edition, execute
-    from lottolab.truth.claims_file import CHAPTERS
+    from lottolab.reruns import edition
 
     for name in parameters.having("edition"):
         print(name, flush=True)
-        if name in CHAPTERS:
-            execute.redraw(name)
-        else:
-            execute.publish_notebook(edition.run(name, "edition"))
+        edition.redraw(name)
 
 
 @app.command()

@@ -124,8 +124,16 @@ def publish(scale: str) -> tuple[list[str], list[str]]:
             execute.publish_notebook(_notebook(name, scale))
     for name in parameters.having(results.EDITION):
         if name not in CHAPTERS and scale in (results.EDITION, "laptop"):
-            execute.publish_notebook(run(name, results.EDITION))
+            redraw(name)
     return ended, [name for name in measured if name not in ended]
+
+
+def redraw(name: str) -> None:
+    """Draw anew what a committed page draws from tables: verdicts, or all of it."""
+    if name in CHAPTERS:
+        execute.redraw(name)
+    else:
+        execute.publish_notebook(run(name, results.EDITION))
 
 
 def _stored_before(chapter: str, scale: str) -> bool:

@@ -233,14 +233,6 @@ def environment(chapter: str, scale: str, new: dict[str, str]) -> Iterator[None]
     """Give the kernel these variables, and what the last edition took."""
     stages = results.read_stages(chapter, results.shown(chapter, scale))
     seconds = stages.groupby("function")["seconds"].apply(list).to_dict()
-    new = absolute(jobs.variables() | new)
-    new |= {"LOTTOLAB_EXPECTED": json.dumps(seconds)}
-    old = {key: os.environ.get(key) for key in new}
-    os.environ.update(new)
-    try:
+    own = absolute(jobs.variables() | new)
+    with jobs.adopted(own | {"LOTTOLAB_EXPECTED": json.dumps(seconds)}):
         yield
-    finally:
-        for key, value in old.items():
-            os.environ.pop(key)
-            if value is not None:
-                os.environ[key] = value

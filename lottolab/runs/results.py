@@ -98,18 +98,20 @@ def measure(asked: list[Asked]) -> list[dict]:
     outcomes = jobs.compute([(stage, given) for _, stage, given in asked], MEASURED)
     rows = []
     for (columns, stage, given), outcome in zip(asked, outcomes, strict=True):
-        accuracy = outcome.get("accuracy", {})
-        metrics = outcome.get("metrics") or {
-            f"{k}_accuracy": accuracy[k] for k in accuracy
-        }
         more = {"density": outcome["density"]} if "density" in outcome else {}
-        found = [{"metric": m, "value": value} for m, value in metrics.items()]
+        found = [{"metric": m, "value": v} for m, v in metrics_of(outcome).items()]
         if "measurements" in outcome:
             found = outcome["measurements"].to_dict("records")
         source = _source(stage, given) if found else {}
         shared = {"claim": "", **columns, **more}
         rows += [_row(source, shared | marks) for marks in found]
     return rows
+
+
+def metrics_of(outcome: dict) -> dict[str, float]:
+    """Return a stage's own metrics or, without any, its accuracies."""
+    accuracy = outcome.get("accuracy", {})
+    return outcome.get("metrics") or {f"{k}_accuracy": accuracy[k] for k in accuracy}
 
 
 def write(chapter: str, scale: str, rows: list[dict]) -> pd.DataFrame:

@@ -123,10 +123,9 @@ class State:
         Raises ValueError where the file is damaged.
         """
         classes, what = defence.centroids.num_classes, f"{self.path} is damaged"
-        ask = "SELECT place, data, crc, tenant FROM centroids ORDER BY place"
-        kept = [
-            (place, *row) for place, *row in self._read(ask) if row[2] in _as(tenant)
-        ]
+        ask = "SELECT place, data, crc, tenant FROM centroids "
+        ask += "WHERE coalesce(tenant, '') = ? ORDER BY place"
+        kept = list(self._read(ask, tenant))
         for place, *row in kept:
             require(_whole(*row), what, f"row {place} of centroids")
         rows = [np.frombuffer(data, "<f4") for _, data, *_ in kept]
@@ -217,9 +216,9 @@ class State:
         self.database.close()
         self._lock.release()
 
-    def _read(self, ask: str) -> Iterator[tuple]:
+    def _read(self, ask: str, *given: str) -> Iterator[tuple]:
         try:
-            yield from self.database.execute(ask)
+            yield from self.database.execute(ask, given)
         except sqlite3.DatabaseError as error:
             raise ValueError(f"{self.path} is damaged: {error}") from error
 
@@ -231,7 +230,3 @@ def _sum(data: bytes, tenant: str | None) -> int:
 def _whole(data, crc, tenant) -> bool:
     named = tenant is None or isinstance(tenant, str)
     return isinstance(data, bytes) and named and _sum(data, tenant) == crc
-
-
-def _as(tenant: str) -> tuple:
-    return (tenant,) if tenant else ("", None)
