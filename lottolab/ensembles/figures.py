@@ -135,33 +135,87 @@ def attacks(table: pd.DataFrame, order: list[str]) -> Figure:
     return finished(figure)
 
 
-def strongest(table: pd.DataFrame, names: dict[str, str]) -> Figure:
-    """Draw each defence under the strongest attack on each image.
+def strongest(
+    table: pd.DataFrame, names: dict[str, str], points: dict[str, str]
+) -> Figure:
+    """Draw each defence under the strongest attack on each image, a panel a radius.
 
-    Rows of `point` strongest: `accuracy`, the mean over draws, and `worst`, in all of
-    them.
+    Rows of some `point`s: `accuracy`, the mean over draws, and `worst`, in all of them;
+    hollow, what both are on clean images (there their `drop` is added).
+
+    Args:
+        names: a structure's name by its place.
+        points: a panel's title by its `point`.
+    """
+    size = {"sharey": True, "figsize": (7.2, 4.4)}
+    figure, axes = plt.subplots(1, len(points), squeeze=False, **size, **SIZE)
+    shapes = {
+        ("accuracy", "drop"): ("mean of the draws", "#0072B2", "o"),
+        ("worst", "worst drop"): ("right in all draws", "#D55E00", "v"),
+    }
+    for axis, (point, title) in zip(axes[0], points.items(), strict=True):
+        rows = where(table, point=point)
+        kinds = list(rows.groupby(["arm", "place"], sort=False).groups)
+        kinds.sort(key=lambda kind: list(LOOKS).index(kind[0]))
+        for (metric, drop), (label, colour, marker) in shapes.items():
+            look = DOTS | {"color": colour, "marker": marker}
+            for hollow in (False, True):
+                found = [
+                    (i, _scores(rows, metric, drop if hollow else None, kind))
+                    for i, kind in enumerate(kinds)
+                ]
+                more = {"markerfacecolor": "white", "alpha": 0.6} if hollow else {}
+                more |= {"label": f"{label}, clean" if hollow else label}
+                means(axis, found, look | more, flat=True)
+        told = [f"{arm}, {names[p]}" if p in names else arm for arm, p in kinds]
+        axis.set_yticks(range(len(kinds)), told)
+        axis.set(title=title, xlabel="accuracy (%)")
+    axes[0][0].invert_yaxis()
+    return finished(figure, 2)
+
+
+def _scores(
+    rows: pd.DataFrame, metric: str, drop: str | None, kind: tuple
+) -> pd.DataFrame:
+    """Return the rows of a metric, or what it was before the attack took its drop."""
+    here = where(rows, arm=kind[0], place=kind[1], metric=metric)
+    if drop is None:
+        return here
+    taken = where(rows, arm=kind[0], place=kind[1], metric=drop)
+    both = here.set_index("seed")["value"] + taken.set_index("seed")["value"]
+    return here.assign(value=here["seed"].map(both))
+
+
+def training(table: pd.DataFrame, names: dict[str, str]) -> Figure:
+    """Draw what training on adversarial examples adds, a panel a radius (0 is clean).
+
+    Rows of `point` training, with the column `training`, adversarial or standard.
 
     Args:
         names: a structure's name by its place.
     """
-    figure, axis = plt.subplots(figsize=(7.2, 4.2), **SIZE)
-    rows = where(table, point="strongest")
+    rows = where(table, point="training", metric="accuracy")
+    sizes = sorted(rows["epsilon"].round(6).unique())
+    size = {"sharey": True, "figsize": (7.2, 2.9)}
+    figure, axes = plt.subplots(1, len(sizes), squeeze=False, **size, **SIZE)
     kinds = list(rows.groupby(["arm", "place"], sort=False).groups)
-    kinds.sort(key=lambda kind: list(LOOKS).index(kind[0]))
-    shapes = {"accuracy": ("mean of the draws", "#0072B2", "o")}
-    shapes["worst"] = ("right in all draws", "#D55E00", "v")
-    for metric, (label, colour, marker) in shapes.items():
-        found = [
-            (i, where(rows, arm=arm, place=place, metric=metric))
-            for i, (arm, place) in enumerate(kinds)
-        ]
-        look = {"color": colour, "marker": marker, "label": label}
-        means(axis, found, DOTS | look, flat=True)
-    told = [f"{arm}, {names[p]}" if p in names else arm for arm, p in kinds]
-    axis.set_yticks(range(len(kinds)), told)
-    axis.invert_yaxis()
-    axis.set_xlabel("accuracy under the strongest attack (%)")
-    return finished(figure)
+    looks = {"adversarial": {"color": "#0072B2", "marker": "o"}}
+    looks["standard"] = {"color": "#D55E00", "marker": "o", "markerfacecolor": "white"}
+    for axis, radius in zip(axes[0], sizes, strict=True):
+        near = rows[rows["epsilon"].round(6) == radius]
+        for name, look in looks.items():
+            found = [
+                (i, where(near, arm=arm, place=place, training=name))
+                for i, (arm, place) in enumerate(kinds)
+            ]
+            label = {"label": f"{name} training"}
+            means(axis, found, DOTS | look | label, flat=True)
+        told = [f"{arm}, {names[p]}" if p in names else arm for arm, p in kinds]
+        axis.set_yticks(range(len(kinds)), told)
+        title = f"PGD, ε = {radius:g}/255" if radius else "clean"
+        axis.set(title=title, xlabel="accuracy (%)", xlim=(0, 100))
+    axes[0][0].invert_yaxis()
+    return finished(figure, 2)
 
 
 def draws(table: pd.DataFrame) -> Figure:

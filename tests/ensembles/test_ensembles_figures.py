@@ -106,18 +106,51 @@ def test_attacks_have_a_row_each_and_an_arm_only_what_it_met():
     assert low > high  # the first attack is above
 
 
-def test_the_strongest_attack_shows_mean_and_worst():
+def test_the_strongest_attack_shows_mean_and_worst_and_what_both_were():
     found = []
-    for arm, place, value in (("ensemble", "all", 0.6), ("dense", "first", 0.5)):
-        marks = {"arm": arm, "place": place, "point": "strongest"}
-        found += rows(value, metric="accuracy", **marks)
-        found += rows(value / 2, metric="worst", **marks)
-    (axis,) = figures.strongest(pd.DataFrame(found), NAMES).axes
-    told = [t.get_text() for t in axis.get_yticklabels()]
+    for point, size in (("strongest", 0.0), ("hard", 0.1)):
+        for arm, place, value in (("ensemble", "all", 0.6), ("dense", "first", 0.5)):
+            marks = {"arm": arm, "place": place, "point": point}
+            found += rows(value - size, metric="accuracy", **marks)
+            found += rows((value - size) / 2, metric="worst", **marks)
+            for metric, drop in (("drop", 0.2), ("worst drop", 0.3)):
+                drops = [{"seed": s, "value": drop} for s in range(3)]
+                found += [marks | {"metric": metric} | d for d in drops]
+    titles = {"strongest": "8/255", "hard": "20/255"}
+    near, far = figures.strongest(pd.DataFrame(found), NAMES, titles).axes
+    assert [near.get_title(), far.get_title()] == ["8/255", "20/255"]
+    told = [t.get_text() for t in near.get_yticklabels()]
     assert told == ["dense, cnn4", "ensemble"]
-    points = drawn(axis)
-    assert np.allclose(points["mean of the draws"], [[50, 0], [60, 1]])
-    assert np.allclose(points["right in all draws"], [[25, 0], [30, 1]])
+    for axis, taken in ((near, 0), (far, 10)):
+        points = drawn(axis)
+        mean, worst = np.array([50.0, 60.0]) - taken, np.array([25.0, 30.0]) - taken / 2
+        for label, wanted in {
+            "mean of the draws": mean,
+            "mean of the draws, clean": mean + 20,
+            "right in all draws": worst,
+            "right in all draws, clean": worst + 30,
+        }.items():
+            assert np.allclose(points[label][:, 0], wanted)
+
+
+def test_training_has_a_panel_a_radius_and_both_kinds_side_by_side():
+    found = []
+    for kind, size, value in (
+        ("adversarial", 0.0, 0.7),
+        ("adversarial", 8.000000000000002, 0.6),
+        ("standard", 0.0, 0.8),
+        ("standard", 8.0, 0.2),
+    ):
+        for arm, place in (("dense", "first"), ("ensemble", "all")):
+            marks = {"arm": arm, "place": place, "epsilon": size, "training": kind}
+            found += rows(value, metric="accuracy", point="training", **marks)
+            found += rows(0.0, metric="worst", point="training", **marks)
+    clean, near = figures.training(pd.DataFrame(found), NAMES).axes
+    assert [clean.get_title(), near.get_title()] == ["clean", "PGD, ε = 8/255"]
+    assert np.allclose(drawn(clean)["adversarial training"], [[70, 0], [70, 1]])
+    assert np.allclose(drawn(near)["standard training"], [[20, 0], [20, 1]])
+    told = [t.get_text() for t in clean.get_yticklabels()]
+    assert told == ["dense, cnn4", "ensemble"]
 
 
 def test_draws_are_on_a_scale_of_powers_of_two():

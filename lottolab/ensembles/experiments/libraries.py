@@ -3,8 +3,10 @@
 The stages share these arguments, called a `setting` where they are handed on whole:
 
 dataset: a name for `data.get`. background: `plain`, or `textured`, see there.
-sizes: how many images `train`, `val` and `test` hold.
-inner: the attack of adversarial training: `epsilon`, `step` and `steps`.
+sizes: how many images `train`, `val` and `test` hold. What is trained depends on the
+    first alone (see `taught`): scales that attack more or fewer images share it.
+inner: the attack of adversarial training: `epsilon`, `step` and `steps`; with ε = 0 it
+    is standard training, the control without any attack.
 recipe, search: arguments of `train.Recipe`, for dense networks and for scores.
 structures: a list of four dicts: `network`, arguments of `models.build`, and `ratios`,
     those of its tickets, rising. A `place` is a structure's in this list, a `rank` a
@@ -16,6 +18,7 @@ seed: a library's: of its split, of the random weights, which all tickets of a s
 import json
 from functools import lru_cache, partial
 
+import pandas as pd
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -45,22 +48,20 @@ def ticket(
 ) -> dict:
     """Search one robust ticket; its masks, its statistics and the history of it.
 
-    `metrics` has its accuracy on clean test images.
+    `metrics` has the mean `loss` of the last epoch.
     """
     parts = read(dataset=dataset, background=background, sizes=sizes, seed=seed)
-    shelf = Library({"": spec(network, parts, seed)}, scale(parts))
+    drawn = Library({"": spec(network, parts, seed)}, scale(parts))
     found, history = find_ticket(
-        shelf.frames[""],
+        drawn.frames[""],
         *parts["train"],
         train.recipe(search),
         ratio=ratio,
         **inner,
         seed=seed,
     )
-    shelf.add("", ratio, found)
-    metrics = {"clean_accuracy": share(shelf.network("", ratio), *test(parts))}
     kept = {"masks": found.masks, "statistics": found.statistics}
-    return kept | {"history": history, "metrics": metrics}
+    return kept | {"history": history, "metrics": last(history)}
 
 
 @runs.stage("ensembles.experiments.libraries.dense")
@@ -71,9 +72,8 @@ def dense(*, network: dict, dataset, background, sizes, inner, recipe, seed) -> 
     given = *parts["train"], train.recipe(recipe)
     fitted = adversarial_fit(model, *given, **inner, seed=seed)
     weights = {k: v.cpu() for k, v in model.state_dict().items()}
-    found = here(Normalised(model.cpu(), scale(parts)).eval())
-    metrics = {"clean_accuracy": share(found, *test(parts))}
-    return {"weights": weights, "history": fitted.history, "metrics": metrics}
+    history = fitted.history
+    return {"weights": weights, "history": history, "metrics": last(history)}
 
 
 @runs.stage("ensembles.experiments.libraries.library")
@@ -84,14 +84,14 @@ def library(*, structures: list[dict], recipe, seed, **common) -> dict:
         str(i): spec(structure["network"], parts, seed)
         for i, structure in enumerate(structures)
     }
-    shelf = Library(specs, scale(parts))
+    kept = Library(specs, scale(parts))
     for i, structure in enumerate(structures):
         for ratio in structure["ratios"]:
             given = {"network": structure["network"], "ratio": ratio, "seed": seed}
             found = ticket(**given, **common)
-            kept = Ticket(found["masks"], found["statistics"])
-            shelf.add(str(i), ratio, kept)
-    return shelf.values()
+            chosen = Ticket(found["masks"], found["statistics"])
+            kept.add(str(i), ratio, chosen)
+    return kept.values()
 
 
 @runs.stage("ensembles.experiments.libraries.best")
@@ -157,12 +157,27 @@ def networks(*, only: int | None = None, **setting) -> list[list[nn.Module]]:
 @lru_cache(maxsize=4)
 def _networks(setting: str) -> list[list[nn.Module]]:
     given = json.loads(setting)
-    shelf = Library.of(library(**given))
+    found = shelf(**given)
     x = test(read(**given))[0][:4]
     return [
-        [folded(shelf.network(name, ratio), x) for ratio in sorted(held)]
-        for name, held in shelf.tickets.items()
+        [folded(found.network(name, ratio), x) for ratio in sorted(held)]
+        for name, held in found.tickets.items()
     ]
+
+
+def shelf(**setting) -> Library:
+    """Return the library of a setting."""
+    return Library.of(library(**taught(setting)))
+
+
+def taught(setting: dict) -> dict:
+    """Return the setting with no images but those that are trained on."""
+    sizes = {"train": setting["sizes"]["train"], "val": 0, "test": 0}
+    return setting | {"sizes": sizes}
+
+
+def last(history: pd.DataFrame) -> dict[str, float]:
+    return {"loss": float(history["loss"].iloc[-1])}
 
 
 def read(*, dataset, background: str, sizes: dict, seed: int, **_) -> dict:
@@ -217,7 +232,7 @@ def _whole(place: int, **setting) -> nn.Module:
     """Return an adversarially trained dense network, quick to attack."""
     network, parts = setting["structures"][place]["network"], read(**setting)
     names = ("dataset", "background", "sizes", "inner", "recipe", "seed")
-    given = {name: setting[name] for name in names}
+    given = {name: taught(setting)[name] for name in names}
     built = tickets.build(network=network, parts=parts, seed=setting["seed"])
     built.load_state_dict(dense(network=network, **given)["weights"])
     return folded(here(Normalised(built, scale(parts)).eval()), test(parts)[0][:4])

@@ -12,11 +12,12 @@ from lottolab import runs
 from lottolab.checks import require
 from lottolab.ensembles import masking
 from lottolab.ensembles.experiments import libraries, trials
-from lottolab.ensembles.library import Library
 from lottolab.ensembles.sampler import Sampler
 from lottolab.ensembles.tickets import scratch
 from lottolab.nets import train
 from lottolab.nets.device import here
+
+METRICS = ("accuracy", "lowest accuracy", "highest accuracy")
 
 
 @runs.stage("ensembles.experiments.studies.transferred")
@@ -42,8 +43,10 @@ def transfer(*, attack: dict, **setting) -> dict:
 
     `matrix` has a row a pair. The `measurements` are, for a structure, the clean and
     the robust accuracies of its tickets (`of` ticket, with the `ratio`), their lowest,
-    mean and highest, and the `least` robust of all; and mean accuracies over the pairs
-    that are one ticket, two of one structure, and of two (`relation`).
+    mean and highest, the `least` robust of all, and the means of the `smallest
+    structure` and of the `largest structure`, by their weights; and mean accuracies
+    over the pairs that are one ticket, two of one structure, and of two (`relation`),
+    of a structure's tickets also the `lowest accuracy` and the `highest accuracy`.
     """
     found, clean = [], {}
     x, y = libraries.test(libraries.read(**setting))
@@ -53,23 +56,40 @@ def transfer(*, attack: dict, **setting) -> dict:
             found.append(row.assign(source_place=i, source_rank=j))
             clean[i, j] = libraries.share(network, x, y)
     pairs = pd.concat(found, ignore_index=True)
-    near = pairs["place"] == pairs["source_place"]
-    itself = near & (pairs["rank"] == pairs["source_rank"])
-    robust = pairs[itself].set_index(["place", "rank"])["accuracy"]
+    kinds = _relations(pairs)
+    robust = pairs[kinds["itself"]].set_index(["place", "rank"])["accuracy"]
     rows = [{"metric": "robust_accuracy", "of": "least", "value": robust.min()}]
+    weights = libraries.shelf(**setting).sizes()["weights"].tolist()
+    for name, of in (("smallest", min), ("largest", max)):
+        marks = {"metric": "robust_accuracy", "of": f"{name} structure"}
+        value = robust[weights.index(of(weights))].mean()
+        rows.append(marks | {"value": value})
+    names = [
+        {"place": place, "structure": structure["network"]["name"]}
+        for place, structure in zip(
+            libraries.PLACES, setting["structures"], strict=True
+        )
+    ]
     for i, structure in enumerate(setting["structures"]):
         for name, values in (("clean", pd.Series(clean)), ("robust", robust)):
-            marks = {"metric": f"{name}_accuracy", "place": libraries.PLACES[i]}
+            marks = {"metric": f"{name}_accuracy"} | names[i]
             rows += [marks | more for more in _summary(values[i], structure["ratios"])]
-    kinds = {"itself": itself, "other ratio": near & ~itself, "other structure": ~near}
     for relation, chosen in kinds.items():
-        marks = {"metric": "accuracy", "relation": relation}
-        here = pairs[chosen]
-        rows.append(marks | {"place": "all", "value": here["accuracy"].mean()})
-        for i, group in here.groupby("place"):
-            value = group["accuracy"].mean()
-            rows.append(marks | {"place": libraries.PLACES[i], "value": value})
+        marks = {"relation": relation}
+        value = pairs[chosen]["accuracy"].mean()
+        rows.append(marks | {"metric": "accuracy", "place": "all", "value": value})
+        for i, group in pairs[chosen].groupby("place"):
+            ends = group["accuracy"].agg(["mean", "min", "max"])
+            for metric, value in zip(METRICS, ends, strict=True):
+                rows.append(marks | names[i] | {"metric": metric, "value": value})
     return {"matrix": pairs, "measurements": pd.DataFrame(rows)}
+
+
+def _relations(pairs: pd.DataFrame) -> dict[str, pd.Series]:
+    """Mark the pairs that are one ticket, two of one structure, and of two."""
+    near = pairs["place"] == pairs["source_place"]
+    itself = near & (pairs["rank"] == pairs["source_rank"])
+    return {"itself": itself, "other ratio": near & ~itself, "other structure": ~near}
 
 
 def _summary(values: pd.Series, ratios: list[float]) -> list[dict]:
@@ -118,7 +138,7 @@ def cost(**setting) -> dict:
 
     `measurements` are `bytes` by `form`, also of one dense network on average.
     """
-    sizes = Library.of(libraries.library(**setting)).sizes()
+    sizes = libraries.shelf(**setting).sizes()
     found = {"bits": sizes["held"].sum(), "whole": sizes["whole"].sum()}
     found["one network"] = sizes["weights"].mean()
     rows = [{"metric": "bytes", "form": k, "value": float(v)} for k, v in found.items()]
@@ -131,7 +151,7 @@ def speed(*, repeats: int, **setting) -> dict[str, float]:
     No stage, because no two runs agree. Each form answers the same teams, `repeats`
     times 100 images.
     """
-    shelf = Library.of(libraries.library(**setting))
+    shelf = libraries.shelf(**setting)
     x = libraries.test(libraries.read(**setting))[0][:1].repeat(100, 1, 1, 1)
     threads, rates = torch.get_num_threads(), {}
     torch.set_num_threads(1)

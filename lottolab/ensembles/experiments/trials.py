@@ -14,11 +14,12 @@ from lottolab.ensembles.attacks.arc import arc
 from lottolab.ensembles.attacks.gradient import pgd, universal
 from lottolab.ensembles.experiments import libraries
 from lottolab.ensembles.queries import correct
-from lottolab.ensembles.sampler import Sampler, repeated
+from lottolab.ensembles.sampler import Ensemble, Sampler, repeated
 from lottolab.nets.device import here
 from lottolab.runs import results
 
 CHOICE, SCORE = 1_000_000, 2_000_000  # are added to a seed: no attack has these draws
+ROUNDS = 10  # of draws that score: one round says little about the worst of its draws
 
 
 def asked(
@@ -48,32 +49,35 @@ def examples(*, defence: dict, attack: dict, **setting) -> dict:
 def scored(*, defence: dict, attack: dict, draws: int, **setting) -> dict:
     """Score a defence on the examples that were made on it.
 
-    `metrics` are `accuracy`, the mean over `draws`, and `worst`, the share of images
-    that no draw got wrong. Each image is a query with a draw of its own.
+    Each image is a query with a draw of its own. `metrics`, all shares of the images:
+
+    accuracy: the mean over `ROUNDS` × `draws` draws.
+    worst: right in all of `draws` draws, the mean over the rounds.
+    drop, worst drop: what the attack takes from each, that is their value on the clean
+        images less their value here. The worst of several draws is below their mean
+        without any attack; only a drop is the attacker's work.
     """
     x = here(examples(defence=defence, attack=attack, **setting)["images"])
-    target = libraries.model(defence=defence, **setting)
-    y = libraries.test(libraries.read(**setting))[1]
-    return {"metrics": _rates(hits(target, x, y, draws, setting["seed"] + SCORE))}
+    return {"metrics": _judged(x, defence, draws, setting)}
 
 
 @runs.stage("ensembles.experiments.trials.strongest")
 def strongest(*, defence: dict, attacks: list[dict], draws: int, **setting) -> dict:
     """Score a defence on the worst of several attacks, image by image.
 
-    Which is the worst is chosen on `draws` draws; the `metrics` are those of as many
-    others.
+    Which is the worst is chosen on `ROUNDS` × `draws` draws; the `metrics` are those of
+    `scored`, on as many others.
     """
     require(len(attacks) > 0, "attacks must hold at least one", 0)
     found = [
         here(examples(defence=defence, attack=a, **setting)["images"]) for a in attacks
     ]
     target = libraries.model(defence=defence, **setting)
-    y, seed = libraries.test(libraries.read(**setting))[1], setting["seed"]
-    means = [hits(target, x, y, draws, seed + CHOICE).double().mean(0) for x in found]
+    y, seed = libraries.test(libraries.read(**setting))[1], setting["seed"] + CHOICE
+    means = [hits(target, x, y, ROUNDS * draws, seed).double().mean(0) for x in found]
     chosen, rows = torch.stack(means).argmin(0), here(torch.arange(len(y)))
     x = torch.stack(found)[chosen, rows]
-    return {"metrics": _rates(hits(target, x, y, draws, seed + SCORE))}
+    return {"metrics": _judged(x, defence, draws, setting)}
 
 
 def hits(target: nn.Module, x: Tensor, y: Tensor, draws: int, seed: int) -> Tensor:
@@ -84,10 +88,26 @@ def hits(target: nn.Module, x: Tensor, y: Tensor, draws: int, seed: int) -> Tens
     return repeated(target, x, y, draws=draws, seed=seed)
 
 
-def _rates(right: Tensor) -> dict[str, float]:
+def _judged(x: Tensor, defence: dict, draws: int, setting: dict) -> dict[str, float]:
+    """Score images beside the clean ones, under the same draws."""
+    target = libraries.model(defence=defence, **setting)
+    clean, y = libraries.test(libraries.read(**setting))
+    given = (y, ROUNDS * draws, setting["seed"] + SCORE)
+    found = rates(hits(target, x, *given), draws)
+    before = rates(hits(target, clean, *given), draws)
+    drops = {"drop": "accuracy", "worst drop": "worst"}
+    return found | {name: before[of] - found[of] for name, of in drops.items()}
+
+
+def rates(right: Tensor, draws: int) -> dict[str, float]:
+    """Return the share that is right, and in all of `draws` draws.
+
+    right: bool [rounds × draws, n], or [1, n] if nothing is drawn.
+    """
+    rounds = right.view(-1, min(draws, len(right)), right.shape[1])
     return {
         "accuracy": float(right.double().mean()),
-        "worst": float(right.all(0).double().mean()),
+        "worst": float(rounds.all(1).double().mean()),
     }
 
 
@@ -100,6 +120,16 @@ def _pgd(target, x, y, *, setting, eot=1, **own) -> Tensor:
     return pgd(target, x, y, **own, eot=eot if drawn else 1, stop=not drawn)
 
 
+def _candidates(target, x, y, *, setting, **own) -> Tensor:
+    """Follow the mean gradient of all networks that may answer, however they are drawn.
+
+    The other reading of the paper's "expectations of the gradients from all candidate
+    robust lottery subnetworks"; where nothing is drawn it is PGD.
+    """
+    drawn = isinstance(target, Sampler)
+    return pgd(Ensemble(list(target.networks)) if drawn else target, x, y, **own)
+
+
 def _apgd(target, x, y, *, setting, eot, **own) -> Tensor:
     eot = eot if isinstance(target, Sampler) else 1
     return autoattack.apgd(target, x, y, **own, eot=eot)
@@ -110,12 +140,11 @@ def _square(target, x, y, *, setting, eot, **own) -> Tensor:
     return autoattack.square(target, x, y, **own, eot=eot)
 
 
-def _arc(target, x, y, *, setting, seed, teams, **own) -> Tensor:
-    """Attack all networks that may answer, or a sample of the teams."""
+def _arc(target, x, y, *, setting, seed, teams=0, **own) -> Tensor:
+    """Attack all networks that may answer, or `teams` that are drawn of them."""
     if not isinstance(target, Sampler):
         return arc([target], x, y, **own)
-    alone = target.law is libraries.one
-    members = list(target.networks) if alone else target.teams(teams, seed)
+    members = target.teams(teams, seed) if teams else list(target.networks)
     return arc(members, x, y, **own)
 
 
@@ -129,6 +158,7 @@ def _universal(target, x, y, *, setting, seed, eot, **own) -> Tensor:
 ATTACKS = {
     "none": _none,
     "pgd": _pgd,
+    "candidates": _candidates,
     "apgd": _apgd,
     "square": _square,
     "arc": _arc,
