@@ -6,12 +6,15 @@ al. (2021), which draws one network; `matched` draws teams as large as those of 
 from a single structure, the control that tells diversity from size.
 
 A law maps the number of networks of each structure, in order, and a generator to a
-team: a list of (structure, network), both counted from 0.
+team: a list of (structure, network), both counted from 0. `votes` draws many teams.
 """
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import torch
+import torch.nn.functional as F
+from torch import Tensor
 
 from lottolab.checks import number, require, whole
 
@@ -81,6 +84,92 @@ def matched(
     everyone = _everyone(counts)
     size = min(size, len(everyone))
     return [everyone[p] for p in _several(len(everyone), size, False, generator)]
+
+
+def votes(law: Law, counts: list[int], rows: int, generator: torch.Generator) -> Tensor:
+    """Draw a team for each of `rows`; int64 [rows, sum(counts)], who answers how often.
+
+    The laws of this module, also with options by `functools.partial`, are drawn all at
+    once: the same law from other random numbers. Any other is called row by row.
+
+    Raises:
+        ValueError: what the law refuses, or it draws nobody, or a network that is not
+            there.
+    """
+    _check_counts(counts)
+    whole("rows", rows, 1)
+    bare, options = law, {}
+    if isinstance(law, partial) and not law.args:
+        bare, options = law.func, law.keywords
+    if bare in TOGETHER:
+        law(counts, torch.Generator())  # which refuses options that are not the law's
+        return TOGETHER[bare](counts, rows, generator, **options)
+    found = torch.zeros(rows, sum(counts), dtype=torch.int64)
+    for row in found:
+        for member in drawn(law, counts, generator):
+            row[place(counts, member)] += 1
+    return found
+
+
+def drawn(law: Law, counts: list[int], generator: torch.Generator) -> Team:
+    """Draw a team; raises ValueError if it is nobody, or what the law refuses."""
+    team = law(counts, generator)
+    require(len(team) > 0, "law must draw at least one network", team)
+    return team
+
+
+def place(counts: list[int], member: tuple[int, int]) -> int:
+    """Return where a network stands among all; raises ValueError if it does not.
+
+    >>> place([2, 3], (1, 0))
+    2
+    """
+    structure, network = member
+    there = 0 <= structure < len(counts) and 0 <= network < counts[structure]
+    require(there, f"law must draw (structure, network) of {counts} networks", member)
+    return sum(counts[:structure]) + network
+
+
+def _thetas(counts, rows, generator, *, sizes=SIZES, replace=False) -> Tensor:
+    chosen = torch.randint(1, 2 ** len(counts), (rows,), generator=generator)
+    size = _sizes(sizes, (rows, len(counts)), generator)
+    parts = []
+    for i, count in enumerate(counts):
+        sent = size[:, i] * (chosen >> i & 1)
+        if replace:
+            drawn = torch.randint(count, (rows, max(sizes)), generator=generator)
+            counted = torch.arange(max(sizes)) < sent[:, None]
+            parts.append((F.one_hot(drawn, count) * counted[:, :, None]).sum(1))
+        else:
+            parts.append(_ranked(count, sent, generator))
+    return torch.cat(parts, 1)
+
+
+def _ones(counts, rows, generator) -> Tensor:
+    places = torch.randint(sum(counts), (rows,), generator=generator)
+    return F.one_hot(places, sum(counts))
+
+
+def _matcheds(counts, rows, generator, *, structures=4, sizes=SIZES) -> Tensor:
+    chosen = torch.randint(1, 2**structures, (rows, 1), generator=generator)
+    size = _sizes(sizes, (rows, structures), generator)
+    sent = (size * (chosen >> torch.arange(structures) & 1)).sum(1)
+    return _ranked(sum(counts), sent, generator)
+
+
+def _sizes(sizes: dict[int, float], shape, generator) -> Tensor:
+    chances = torch.tensor(list(sizes.values()), dtype=torch.float64)
+    places = chances.multinomial(shape[0] * shape[1], True, generator=generator)
+    return torch.tensor(list(sizes))[places].view(shape)
+
+
+def _ranked(count: int, sent: Tensor, generator) -> Tensor:
+    """Choose `sent` [rows] of `count` without replacement; int64 [rows, count]."""
+    noise = torch.rand(len(sent), count, generator=generator, dtype=torch.float64)
+    return (noise.argsort(1).argsort(1) < sent[:, None]).long()
+
+
+TOGETHER = {theta: _thetas, one: _ones, matched: _matcheds}
 
 
 def _everyone(counts: list[int]) -> Team:

@@ -8,9 +8,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from lottolab.checks import check_seed, one_of, require, whole
+from lottolab.checks import check_seed, one_of, require, tensors, whole
+from lottolab.ensembles import laws
 from lottolab.ensembles.laws import Law, Team, theta
-from lottolab.ensembles.queries import correct, merge
+from lottolab.ensembles.queries import evaluating, merge
 
 
 class Ensemble(nn.Module):
@@ -79,9 +80,19 @@ class Sampler(nn.Module):
 
     def draw(self) -> Team:
         """Draw the next team."""
-        team = self.law(self.counts, self.generator)
-        require(len(team) > 0, "law must draw at least one network", team)
-        return team
+        return laws.drawn(self.law, self.counts, self.generator)
+
+    def votes(self, rows: int) -> Tensor:
+        """Draw as a call with so many images does; how often each network answers each.
+
+        int64 [rows, networks], on the CPU.
+        """
+        if self.per == "image":
+            return laws.votes(self.law, self.counts, rows, self.generator)
+        row = torch.zeros(len(self.networks), dtype=torch.int64)
+        for member in self.draw():
+            row[self._place(member)] += 1
+        return row.expand(rows, -1)
 
     def ensemble(self, team: Team) -> Ensemble:
         """Return the team as a model of its own, with the same networks."""
@@ -98,57 +109,75 @@ class Sampler(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         if self.per == "batch":
             return self.ensemble(self.draw())(x)
-        votes = torch.zeros(len(x), len(self.networks))
-        for row in votes:
-            for member in self.draw():
-                row[self._place(member)] += 1
-        return self._each(x, votes.to(x.device))
+        return self._each(x, [self.votes(len(x))])[0]
 
     def many(self, x: Tensor, count: int) -> list[Tensor]:
-        """Answer as `count` calls would, but ask each network that is drawn once."""
+        """Answer as `count` calls would, but ask a network once about an image."""
         if self.per == "image":
-            return [self(x) for _ in range(count)]
+            return self._each(x, [self.votes(len(x)) for _ in range(count)])
         teams = [self.draw() for _ in range(count)]
         asked = {member for team in teams for member in team}
         said = {m: self.networks[self._place(m)](x) for m in sorted(asked)}
         return [merge([said[m] for m in team], self.over) for team in teams]
 
-    def _each(self, x: Tensor, votes: Tensor) -> Tensor:
-        """Answer each image by its row of votes; a network sees its images at once."""
-        sums: Tensor | None = None
-        for place, network in enumerate(self.networks):
-            rows = votes[:, place].nonzero()[:, 0]
-            if not len(rows):
-                continue
-            part, times = network(x[rows]), votes[rows, place][:, None]
-            if self.over == "logits":
-                empty, add, part = 0.0, torch.add, times * part
-            else:
-                empty, add = -torch.inf, torch.logaddexp
-                part = part.log_softmax(1) + times.log()
-            if sums is None:
-                sums = part.new_full((len(x), part.shape[1]), empty)
-            sums = sums.index_copy(0, rows, add(sums[rows], part))
-        total = votes.sum(1, keepdim=True)
-        return sums / total if self.over == "logits" else sums - total.log()
+    def _each(self, x: Tensor, votes: list[Tensor]) -> list[Tensor]:
+        """Answer each image by its row of votes, once for each of `votes`."""
+        asked, said = torch.stack(votes).sum(0), {}
+        for place in asked.any(0).nonzero()[:, 0].tolist():
+            rows = asked[:, place].nonzero()[:, 0].to(x.device)
+            part = self.networks[place](x[rows])
+            empty = part.new_zeros(len(x), part.shape[1])
+            said[place] = empty.index_copy(0, rows, part)
+        answers = torch.stack(list(said.values()), 1)
+        if self.over == "probabilities":
+            answers = answers.log_softmax(2)
+        weights = [part[:, list(said)].to(answers) for part in votes]
+        return [_weighed(answers, part, self.over) for part in weights]
 
     def _place(self, member: tuple[int, int]) -> int:
-        structure, network = member
-        there = 0 <= structure < len(self.counts)
-        there = there and 0 <= network < self.counts[structure]
-        what = f"law must draw (structure, network) of {self.counts} networks"
-        require(there, what, member)
-        return sum(self.counts[:structure]) + network
+        return laws.place(self.counts, member)
 
 
+def _weighed(answers: Tensor, votes: Tensor, over: str) -> Tensor:
+    """Merge logits, or log-probabilities, n×networks×classes, by votes n×networks."""
+    shares = votes / votes.sum(1, keepdim=True)
+    if over == "logits":
+        return torch.einsum("nk,nkc->nc", shares, answers)
+    return (answers + shares.log()[:, :, None]).logsumexp(1)
+
+
+@torch.no_grad()
 def repeated(
     sampler: Sampler, x: Tensor, y: Tensor, *, draws: int, seed: int, batch: int = 500
 ) -> Tensor:
     """Ask about each image `draws` times; bool [draws, n], True where it was right.
 
     The mean of all is the accuracy, that of `.all(0)` the worst case, where one wrong
-    answer counts. Use a seed that no attack has used.
+    answer counts. Use a seed that no attack has used. Each network is asked once; the
+    draws are those of so many calls a `batch`, the answers those but for ties.
+
+    Raises ValueError for what `correct` refuses, or no draws.
     """
     whole("draws", draws, 1)
+    whole("batch", batch, 1)
     sampler.reseed(seed)
-    return torch.stack([correct(sampler, x, y, batch) for _ in range(draws)])
+    said = _said(sampler, x, y, batch)
+    right = []
+    for _ in range(draws):
+        parts = [sampler.votes(len(part)) for part in x.split(batch)]
+        votes = torch.cat(parts).to(said)
+        found = torch.einsum("nk,nkc->nc", votes, said)
+        right.append(found.argmax(1) == y)
+    return torch.stack(right)
+
+
+def _said(sampler: Sampler, x: Tensor, y: Tensor, batch: int) -> Tensor:
+    """Return what a team adds up of each network, float64 [n, networks, classes]."""
+    found = []
+    with evaluating(sampler):
+        for network in sampler.networks:
+            logits = torch.cat([network(part) for part in x.split(batch)]).double()
+            tensors.logits("the model's logits", logits)
+            tensors.labels("y", y, *logits.shape)
+            found.append(logits if sampler.over == "logits" else logits.softmax(1))
+    return torch.stack(found, 1)

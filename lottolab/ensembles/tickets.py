@@ -141,7 +141,8 @@ def adversarial(*, epsilon: float, step: float, steps: int) -> train.Loss:
     They are made as `pgd` makes them, from a random start, but with the network in
     training mode; that leaves the running statistics alone, which move once, when the
     network learns from the examples. Images must come in [0, 1]. The papers take
-    ε = 8/255 with 7 steps of 2/255; one step of 1.25 ε costs a quarter of that.
+    ε = 8/255 with 7 steps of 2/255; one step of 1.25 ε costs a quarter of that. ε = 0
+    is training without an attack: the images as they are, for one question a batch.
 
     Raises ValueError for ε outside [0, 1], a negative step, or no steps.
     """
@@ -154,6 +155,8 @@ def adversarial(*, epsilon: float, step: float, steps: int) -> train.Loss:
             return gradient(model, x, y, loss="ce", eot=1, over="losses")
 
         x = x.clamp(0, 1)  # 255 × (1 / 255) may be rounded up
+        if epsilon == 0:
+            return F.cross_entropy(model(x), y)
         # The start is drawn from the global generator, which `train.fit` has seeded.
         start, box = x + uniform(x, epsilon, None), ball(x, epsilon)
         with frozen(model), unmoved(model):

@@ -615,29 +615,91 @@ def test_apgd_finds_the_optimum_of_a_line_and_square_needs_no_gradient():
     assert (after > 0).sum() > 0
 
 
+def uphill(x):
+    """Return five logits: class 1 is next and never moves, class 3 can be reached."""
+    a, b = x.flatten(1)[:, :2].unbind(1)
+    steep = [8 * b - 4.2, 0 * a + 0.7, 2 * b - 1.5]
+    return torch.stack([0 * a + 1, 0 * a + 0.9, steep[1], steep[0], steep[2]], 1)
+
+
+def test_targeted_apgd_tries_the_likeliest_classes_from_each_start():
+    pytest.importorskip("pyautoattack")
+    x, y = torch.full((3, 1, 1, 2), 0.5), torch.zeros(3, dtype=torch.int64)
+    sizes = []
+
+    def asked(x):
+        sizes.append(len(x))
+        return uphill(x)
+
+    settings = {"epsilon": 0.2, "steps": 10, "seed": 0, "loss": "targeted"}
+    for targets, fooled in ((1, False), (2, False), (3, True), (9, True)):
+        found = autoattack.apgd(uphill, x, y, **settings, targets=targets)
+        assert (uphill(found).argmax(1) == 3).all() == fooled, targets
+    costs = []
+    for restarts, targets in ((1, 1), (1, 4), (3, 4)):
+        sizes.clear()
+        given = {"targets": targets, "restarts": restarts}
+        autoattack.apgd(asked, x, y, **settings, **given)
+        costs.append(sum(sizes) - 4)  # three for the clean images, one for the check
+    assert costs[1:] == [4 * costs[0], 12 * costs[0]]
+
+
+def test_targeted_apgd_fools_whom_the_best_corner_of_all_classes_fools():
+    """Towards each class the margin is a line: its best corner is known."""
+    pytest.importorskip("pyautoattack")
+    x, _ = pictures(n=30, low=0.3, high=0.7)
+    weights = torch.randn(x[0].numel(), 6, generator=generator(1))
+
+    def model(x):
+        return x.flatten(1) @ weights
+
+    y = model(x).argmax(1)
+    apart = weights.T[None] - weights.T[y][:, None]  # image × class × pixel
+    reach = (apart * x.flatten(1)[:, None]).sum(2) + 0.02 * apart.abs().sum(2)
+    best = reach.scatter(1, y[:, None], -torch.inf).amax(1)
+    settings = {"epsilon": 0.02, "steps": 30, "seed": 0, "over": "logits"}
+    for loss, least in (("dlr", 0.5), ("targeted", 0.95)):
+        found = autoattack.apgd(model, x, y, **settings, loss=loss)
+        margins = queries.margin(model(found), y)
+        assert (margins <= best + 1e-4).all()
+        exact = ((margins > 0) == (best > 0)).double().mean()
+        assert exact >= least, loss
+    assert exact == 1
+
+
+def test_targeted_apgd_needs_four_classes_and_a_target():
+    pytest.importorskip("pyautoattack")
+    x, y = pictures()
+    settings = {"epsilon": 0.1, "steps": 2, "seed": 0, "loss": "targeted"}
+    with pytest.raises(ValueError, match="model must have 4 classes or more, got 3"):
+        autoattack.apgd(network(), x, y, **settings)
+    with pytest.raises(ValueError, match="targets must be a whole number >= 1, got 0"):
+        autoattack.apgd(network(classes=4), x, y, **settings, targets=0)
+
+
 def test_apgd_keeps_the_largest_loss_of_the_mean_not_of_a_lucky_draw():
     """Three draws in ten are wrong by chance: who stops there leaves x as it was."""
     pytest.importorskip("pyautoattack")
     x, _ = pictures(n=8, low=0.3, high=0.7)
-    weights = torch.randn(x[0].numel(), 3, generator=generator(1)) / 10
+    weights = torch.randn(x[0].numel(), 4, generator=generator(1)) / 10
     y, noise = (x.flatten(1) @ weights).argmax(1), generator(2)
 
     def model(x):
         lucky = torch.rand(len(x), 1, generator=noise) < 0.3
         return (
-            x.flatten(1) @ weights + 9.0 * lucky * torch.eye(3)[(y + 1) % 3][: len(x)]
+            x.flatten(1) @ weights + 9.0 * lucky * torch.eye(4)[(y + 1) % 4][: len(x)]
         )
 
     def mean(x):
         return x.flatten(1) @ weights
 
-    for loss in ("ce", "dlr"):
+    for loss in ("ce", "dlr", "targeted"):
         settings = {"epsilon": 0.1, "steps": 20, "eot": 10, "seed": 0}
         found = autoattack.apgd(model, x, y, loss=loss, **settings)
         gained = queries.margin(mean(found), y) - queries.margin(mean(x), y)
         assert (gained > 0).all()
         assert (found - x).abs().flatten(1).mean(1).min() > 0.05
-    with pytest.raises(ValueError, match="loss must be one of ce, dlr"):
+    with pytest.raises(ValueError, match="loss must be one of ce, dlr, targeted"):
         autoattack.apgd(mean, x, y, epsilon=0.1, steps=2, loss="margin", seed=0)
     with pytest.raises(ValueError, match="epsilon must be > 0, got 0"):
         autoattack.square(mean, x, y, epsilon=0, queries=2, seed=0)

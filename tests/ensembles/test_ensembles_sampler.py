@@ -139,6 +139,67 @@ def test_matched_teams_are_as_large_and_of_one_structure():
     assert max(len(team) for team in two) == 4
 
 
+@pytest.mark.parametrize("replace", [False, True])
+@pytest.mark.parametrize("sizes", [laws.SIZES, {1: 0.2, 3: 0.8}])
+def test_teams_that_are_drawn_at_once_follow_the_same_law(replace, sizes):
+    counts = [3, 4, 3]
+    every = [(i, j) for i, c in enumerate(counts) for j in range(c)]
+    law = enumerated(counts, sizes, replace)
+    asked = partial(theta, sizes=sizes, replace=replace)
+    found = laws.votes(asked, counts, 6000, torch.Generator().manual_seed(1))
+    assert found.shape == (6000, 10)
+    assert found.dtype == torch.int64
+    teams = [
+        tuple(m for m, n in zip(every, row, strict=True) for _ in range(n))
+        for row in found.tolist()
+    ]
+    assert fits(Counter(teams), law)
+    wrong = enumerated(counts, dict.fromkeys(sizes, 1 / 2), replace)
+    assert not fits(Counter(teams), wrong)
+
+
+def test_the_other_laws_are_drawn_at_once_too():
+    made = torch.Generator().manual_seed(0)
+    found = laws.votes(one, [2, 1, 4], 3000, made)
+    assert (found.sum(1) == 1).all()
+    assert fits(Counter(found.argmax(1).tolist()), dict.fromkeys(range(7), 1 / 7))
+    sizes = Counter()
+    for team, chance in enumerated([2] * 3, laws.SIZES, False).items():
+        sizes[len(team)] += chance
+    law = partial(matched, structures=3)
+    found = laws.votes(law, [2, 2], 6000, made)
+    assert found.max() == 1
+    capped = {n: sizes[n] for n in (1, 2, 3)}
+    capped[4] = sum(sizes[n] for n in range(4, 7))
+    # Any team of a size is as likely as the others of it.
+    chances = {
+        team: capped[size] / stats.binom(4, 0.5).pmf(size) / 16
+        for size in range(1, 5)
+        for team in itertools.combinations(range(4), size)
+    }
+    teams = Counter(tuple(row.nonzero()[:, 0].tolist()) for row in found)
+    assert fits(teams, chances)
+
+
+def test_a_law_of_ones_own_is_called_image_by_image():
+    def both(counts, generator):
+        return [(0, 1), (1, int(torch.randint(2, (), generator=generator)))] * 2
+
+    made = torch.Generator().manual_seed(0)
+    found = laws.votes(both, [2, 2], 50, made)
+    assert set(map(tuple, found.tolist())) == {(0, 2, 2, 0), (0, 2, 0, 2)}
+    for odd, message in (
+        (lambda c, g: [], "law must draw at least one network"),
+        (lambda c, g: [(0, 2)], r"law must draw \(structure, network\) of \[2, 2\]"),
+        (lambda c, g: [(-1, 0)], "law must draw .* got"),
+        (partial(theta, sizes={3: 1.0}), "sizes must be at most 2"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            laws.votes(odd, [2, 2], 5, made)
+    with pytest.raises(ValueError, match="rows must be a whole number >= 1, got 0"):
+        laws.votes(one, [2, 2], 0, made)
+
+
 # What it answers
 
 
@@ -178,10 +239,15 @@ def test_each_batch_or_image_is_answered_by_the_team_drawn_for_it(per, over, rep
                 [groups[i][j] for i, j in law([2, 3, 2], generator)], over, x
             )
         else:
-            teams = [law([2, 3, 2], generator) for _ in x]
+            everyone = [network for group in groups for network in group]
+            votes = laws.votes(law, [2, 3, 2], len(x), generator)
             rows = [
-                by_hand([groups[i][j] for i, j in team], over, x[k : k + 1])
-                for k, team in enumerate(teams)
+                by_hand(
+                    [everyone[k] for k in row.nonzero()[:, 0] for _ in range(row[k])],
+                    over,
+                    x[i : i + 1],
+                )
+                for i, row in enumerate(votes)
             ]
             wanted = torch.cat(rows)
         assert torch.allclose(found, wanted, atol=1e-5)
@@ -266,6 +332,51 @@ def test_rescoring_asks_as_often_as_it_says():
     wanted = torch.stack(singles).double().mean(0)
     assert (found.double().mean(0) - wanted).abs().max() < 0.15
     assert torch.equal(found, sampler.repeated(model, X, y, draws=200, seed=1, batch=4))
+
+
+@pytest.mark.parametrize("over", ["logits", "probabilities"])
+@pytest.mark.parametrize("per", ["batch", "image"])
+@pytest.mark.parametrize("law", [theta, partial(theta, replace=True), one])
+def test_rescoring_is_as_so_many_calls_and_asks_each_network_once(law, per, over):
+    networks = constants([3, 2, 3], classes=4)
+    x = torch.rand(60, 1, 4, 4, generator=torch.Generator().manual_seed(2))
+    model = Sampler(networks, law=law, per=per, over=over, seed=0)
+    y = model(x).argmax(1)
+    asked = Counter()
+    hooks = [
+        n.register_forward_hook(lambda n, i, _: asked.update({n: len(i[0])}))
+        for n in model.networks
+    ]
+    found = sampler.repeated(model, x, y, draws=30, seed=7, batch=25)
+    assert set(asked.values()) == {60}
+    for hook in hooks:
+        hook.remove()
+    model.reseed(7)
+    calls = [queries.correct(model, x, y, 25) for _ in range(30)]
+    assert torch.equal(found, torch.stack(calls))
+    assert 0 < found.double().mean() < 1
+    assert len(found.unique(dim=0)) > 1
+
+
+def test_an_image_of_many_draws_is_asked_of_a_network_once():
+    networks = constants([2, 2])
+    model, asked = Sampler(networks, per="image", seed=0), Counter()
+    for network in model.networks:
+        network.register_forward_hook(lambda n, i, _: asked.update({n: len(i[0])}))
+    model.many(X, 50)
+    assert set(asked.values()) == {len(X)}
+
+
+def test_rescoring_refuses_what_one_query_does():
+    model = Sampler(constants([2, 2]), per="image", seed=0)
+    y = torch.zeros(len(X), dtype=torch.int64)
+    for labels, message in ((y - 1, "y must be in"), (y[:3], "y must be int64 of")):
+        with pytest.raises(ValueError, match=message):
+            sampler.repeated(model, X, labels, draws=2, seed=0)
+    with torch.no_grad():
+        model.networks[1].weight[0] = torch.nan
+    with pytest.raises(ValueError, match="the model's logits must be finite"):
+        sampler.repeated(model, X, y, draws=2, seed=0)
 
 
 def test_a_sampler_can_be_attacked_and_does_what_the_attack_left():

@@ -188,6 +188,21 @@ def test_the_loss_is_that_of_examples_crafted_first(steps):
     assert not torch.equal(model.shown[steps + 1], crafted[0])
 
 
+def test_without_a_ball_the_model_is_asked_once_a_batch():
+    images, y = pictures(16)
+    build = {"width": 3, "channels": 2, "classes": 3, "seed": 0}
+    model, plain = (Seen(models.build("cnn4", **build)).train() for _ in "ab")
+    loss = tickets.adversarial(epsilon=0, step=0.1, steps=7)
+    torch.manual_seed(0)
+    expected = torch.rand(2)
+    torch.manual_seed(0)
+    value = loss(model, images / 255, y, torch.arange(16))
+    assert torch.equal(torch.rand(2), expected)  # nothing was drawn
+    assert torch.equal(value, F.cross_entropy(plain(images / 255), y))
+    assert model.trained == [True]
+    assert same(model.state_dict(), plain.state_dict())
+
+
 def test_without_a_ball_it_is_plain_training_to_the_last_bit():
     images, labels = pictures()
     scale = datasets.normalisation(images)

@@ -12,9 +12,18 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
-from lottolab.checks import one_of, require, whole
+from lottolab.checks import check_seed, one_of, require, whole, within
 from lottolab.checks.attacks import attackable
-from lottolab.ensembles.queries import Model, ball, evaluating, frozen, merged
+from lottolab.ensembles.queries import (
+    Model,
+    ball,
+    evaluating,
+    frozen,
+    margin,
+    merged,
+)
+
+LEAST = {"ce": 2, "dlr": 3, "targeted": 4}  # classes that a loss needs
 
 
 def apgd(
@@ -26,6 +35,7 @@ def apgd(
     steps: int,
     restarts: int = 1,
     loss: str = "ce",
+    targets: int = 9,
     eot: int = 1,
     over: str = "probabilities",
     seed: int,
@@ -33,23 +43,50 @@ def apgd(
 ) -> Tensor:
     """Return the images of the largest loss that APGD found in the ball.
 
-    Auto-PGD chooses its step size from its progress, image by image. `loss` is `ce` or
-    `dlr`, the difference of logits ratio, which takes at least three classes; `over` is
-    `logits` or `probabilities`. All else, and what is raised, is as for `pgd`; ε > 0.
+    Auto-PGD chooses its step size from its progress, image by image. `loss` is `ce`,
+    `dlr`, the difference of logits ratio, which takes at least three classes, or
+    `targeted`, the same towards one class after another, which takes four. Then
+    `targets` classes are tried, the likeliest of the clean image first (as many as
+    there are, if those are fewer), each from `restarts` starts; of all these the one
+    with the largest `margin` of the mean of `eot` draws is returned, where the package
+    would stop at a first success. `over` is `logits` or `probabilities`. All else, and
+    what is raised, is as for `pgd`; ε > 0.
     """
-    from pyautoattack.autopgd_base import APGDAttack
+    from pyautoattack.autopgd_base import APGDAttack, APGDAttack_targeted
 
-    one_of("loss", loss, ("ce", "dlr"))
-    attackable(model, x, y, least=3 if loss == "dlr" else 2, epsilon=epsilon)
-    settings = {"n_iter": steps, "n_restarts": restarts, "eps": epsilon, "loss": loss}
+    one_of("loss", loss, LEAST)
+    counts = {"steps": steps, "restarts": restarts, "targets": targets}
+    for name, value in counts.items():
+        whole(name, value, 1)
+    settings = {"n_iter": steps, "n_restarts": restarts, "eps": epsilon, "seed": seed}
 
     def run(ask: Model, x: Tensor, y: Tensor) -> Tensor:
-        attack = APGDAttack(ask, **settings, seed=seed, device=x.device)
+        if loss == "targeted":
+            attack = APGDAttack_targeted(ask, **settings, device=x.device)
+            return _targeted(attack, ask, x, y, targets)
+        attack = APGDAttack(ask, **settings, loss=loss, device=x.device)
         return attack.perturb(x, y, best_loss=True)
 
-    whole("steps", steps, 1)
-    whole("restarts", restarts, 1)
-    return _each(run, model, x, y, epsilon, eot, over, seed, batch)
+    return _each(run, model, x, y, epsilon, eot, over, seed, batch, LEAST[loss])
+
+
+def _targeted(attack, ask: Model, x: Tensor, y: Tensor, targets: int) -> Tensor:
+    """Go for each of the likeliest other classes; keep the largest margin."""
+    with torch.no_grad():
+        clean = ask(x)
+    best, highest = x.clone(), x.new_full((len(x),), -torch.inf)
+    others = clean.scatter(1, y[:, None], -torch.inf)
+    likeliest = others.topk(min(targets, clean.shape[1] - 1), 1).indices
+    attack.init_hyperparam(x)
+    for target in likeliest.unbind(1):
+        attack.y_target = target
+        for _ in range(attack.n_restarts):
+            found = attack.attack_single_run(x, y)[0].detach()
+            with torch.no_grad():
+                value = margin(ask(found), y)
+            better = value > highest
+            best[better], highest[better] = found[better], value[better]
+    return best
 
 
 def square(
@@ -84,13 +121,17 @@ def square(
     return _each(run, model, x, y, epsilon, eot, over, seed, batch)
 
 
-def _each(run: Callable, model, x, y, epsilon, eot, over, seed, batch) -> Tensor:
+def _each(
+    run: Callable, model, x, y, epsilon, eot, over, seed, batch, least=2
+) -> Tensor:
     """Attack batch by batch, and keep the package's randomness to itself."""
-    attackable(model, x, y, epsilon=epsilon)
+    within("epsilon", epsilon, "[0, 1]")
     require(epsilon > 0, "epsilon must be > 0", epsilon)
     whole("eot", eot, 1)
     whole("batch", batch, 1)
+    check_seed(seed)
     one_of("over", over, ("logits", "probabilities"))
+    attackable(model, x, y, least=least, epsilon=epsilon)
 
     def ask(x: Tensor) -> Tensor:
         return merged(model, x, eot, over)
