@@ -5,7 +5,7 @@ import re
 import nbformat
 import pytest
 
-from lottolab import setup
+from lottolab.machine import setup
 from lottolab.pages.folds import MARK
 
 # words, figures and tables at most; a chapter joins when it has been gone over
@@ -34,7 +34,7 @@ def main_path(notebook):
 
 
 def words(text):
-    """Count words; what a dropdown hides and what a directive says to Sphinx is none."""
+    """Count words; what a dropdown hides, and what Sphinx is told, is none."""
     text = re.sub(
         r":::\{admonition\}[^\n]*\n:class: dropdown.*?:::", "", text, flags=re.S
     )
