@@ -21,6 +21,7 @@ from lottolab.checks.attacks import alike, attackable
 from lottolab.ensembles.queries import Model, ball, evaluating, frozen
 
 ROUNDS = 50
+CHECK = 5  # rounds after which it is asked who is done
 SPARE = 0.05  # the paper's ρ, as a share of the step
 
 
@@ -149,38 +150,84 @@ def _minimax(margins, slopes, room, chances, step, measure) -> Tensor:
     rows = torch.arange(len(margins), device=margins.device)
     # Where nobody can be fooled, move towards the line that comes nearest.
     move = ends[rows, depth.argmin(1)]
+    values = _heights(margins, slopes, move)
     fooled = torch.zeros_like(margins, dtype=torch.bool)
     for place in order.unbind(1):
         trial = fooled.scatter(1, place[:, None], True)
-        found = _lowest(margins, slopes, trial, low, high)
-        values = margins + (slopes * found[:, None]).sum(2)
-        fits = (values < 0).where(trial, True).all(1, keepdim=True)
-        fooled, move = torch.where(fits, trial, fooled), torch.where(fits, found, move)
+        # A line that the whole box cannot bring down costs nothing, nor does one that
+        # lies low already where the others were brought.
+        fits = (values < 0).where(trial, True).all(1)
+        asked = (~fits & (depth[rows, place] < 0)).nonzero()[:, 0]
+        if len(asked):
+            given = (t[asked] for t in (margins, slopes, trial, low, high))
+            move[asked], values[asked], fits[asked] = _kept(
+                move[asked], values[asked], *given, quick=True
+            )
+        fooled = torch.where(fits[:, None], trial, fooled)
+    some = fooled.any(1).nonzero()[:, 0]
+    if len(some):
+        given = (t[some] for t in (margins, slopes, fooled, low, high))
+        move[some], *_ = _kept(move[some], values[some], *given)
     return move
 
 
-def _lowest(margins, slopes, chosen, low, high) -> Tensor:
+def _heights(margins: Tensor, slopes: Tensor, move: Tensor) -> Tensor:
+    """Return the lines' values, n×K, after a move, n×pixels."""
+    return margins + torch.bmm(slopes, move[:, :, None])[:, :, 0]
+
+
+def _kept(move, values, margins, slopes, chosen, low, high, quick=False):
+    """Return the moves, the lines there, and where the chosen are all below 0.
+
+    Where they are not, the move and its values stay as given.
+    """
+    found = _lowest(margins, slopes, chosen, low, high, quick)
+    there = _heights(margins, slopes, found)
+    fits = (there < 0).where(chosen, True).all(1)
+    keep = fits[:, None]
+    return torch.where(keep, found, move), torch.where(keep, there, values), fits
+
+
+def _lowest(margins, slopes, chosen, low, high, quick=False) -> Tensor:
     """Minimise the highest of the chosen lines over a box of moves.
 
     Nesterov's smoothing: accelerated projected gradient on their log-sum-exp, while its
-    temperature and the step fall. Lines are scaled to a range of about 1.
+    temperature and the step fall. Lines are scaled to a range of about 1. `quick` ends
+    where all are below 0, and where they cannot be: no move brings the highest below
+    what it brings a mean of them, with whatever weights.
     """
     half, centre = (high - low) / 2, (high + low) / 2
-    slopes_here = slopes * half[:, None]
-    size = slopes_here.abs().sum(2).where(chosen, 0).amax(1).clamp_min(1e-12)
-    slopes_here = slopes_here / size[:, None, None]
-    heights = (margins + (slopes * centre[:, None]).sum(2)) / size[:, None]
-    heights = heights.masked_fill(~chosen, -torch.inf)
+    most = int(chosen.sum(1).max())
+    own = chosen.long().argsort(dim=1, descending=True, stable=True)[:, :most]
+    there = chosen.gather(1, own)
+    tilt = slopes.gather(1, own[:, :, None].expand(-1, -1, slopes.shape[2]))
+    level = margins.gather(1, own) + torch.bmm(tilt, centre[:, :, None])[:, :, 0]
+    tilt = tilt * half[:, None]
+    size = tilt.abs().sum(2).where(there, 0).amax(1).clamp_min(1e-12)
+    tilt, level = tilt / size[:, None, None], level / size[:, None]
     z = ahead = -centre / half.clamp_min(1e-12)  # no move
+    done = z.clone()
+    rows = torch.arange(len(z), device=z.device)
     for i in range(ROUNDS):
         left = 1 - i / ROUNDS
-        values = heights + (slopes_here * ahead[:, None]).sum(2)
+        values = _heights(level, tilt, ahead).masked_fill(~there, -torch.inf)
         share = torch.softmax(values / (0.3 * 0.02 ** (1 - left)), 1)
-        down = (share[:, :, None] * slopes_here).sum(1)
+        down = torch.bmm(share[:, None], tilt)[:, 0]
+        if quick and i % CHECK == CHECK - 1:
+            never = (share * level).sum(1) > down.abs().sum(1)
+            over = (values < 0).all(1) | never
+            done[rows[over]] = ahead[over]
+            kept = (~over).nonzero()[:, 0]
+            if not len(kept):
+                return centre + half * done
+            if len(kept) < len(rows):
+                given = (rows, z, ahead, tilt, level, there, down)
+                rows, z, ahead, tilt, level, there, down = (t[kept] for t in given)
         down = down / down.abs().mean(1, keepdim=True).clamp_min(1e-12)
         before, z = z, (ahead - 0.3 * left * down).clamp(-1, 1)
         ahead = (z + i / (i + 3) * (z - before)).clamp(-1, 1)
-    return centre + half * z
+    done[rows] = z
+    return centre + half * done
 
 
 def _rescale(margins, slopes, room, chances, step, measure) -> Tensor:
