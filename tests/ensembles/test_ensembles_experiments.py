@@ -521,6 +521,30 @@ def test_a_library_costs_one_copy_and_a_bit_a_weight():
     assert min(rates.values()) > 0
 
 
+def test_the_best_law_is_found_on_some_images_and_scored_on_others(shown):
+    _, y, groups = shown
+    networks = [network for group in groups for network in group]
+    found = studies.law(attacks=[ATTACKS["arc"]], alone=PGD, **SETTING)["metrics"]
+    made = [({"name": "theta"}, ATTACKS["arc"])]
+    made += [
+        ({"name": "ticket", "place": i, "rank": j}, PGD)
+        for i in range(4)
+        for j in range(2)
+    ]
+    table = []
+    for defence, attack in made:
+        moved = trials.examples(defence=defence, attack=attack, **SETTING)["images"]
+        table.append(torch.stack([~correct(n, moved, y) for n in networks]))
+    table = torch.stack(table)
+    alike = (~table).double().mean(1).amin(0)
+    assert found["all alike"] == pytest.approx(float(alike[1::2].mean()))
+    alone = (~table).all(0).double()  # by its worst example, network by image
+    chosen = alone[:, ::2].mean(1).argmax()
+    assert found["best ticket"] == pytest.approx(float(alone[chosen, 1::2].mean()))
+    assert found["gain"] == found["best law"] - found["best ticket"]
+    assert 0 <= found["best law"] <= 1
+
+
 def changed(**more):
     return {"epsilon": 8.0, "epsilons": [2.0, 4.0, 12.0, 20.0]} | ALL | more
 
