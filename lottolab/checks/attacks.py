@@ -10,6 +10,10 @@ from torch import Tensor
 from lottolab.checks import number, require
 from lottolab.checks.tensors import asked, described, labels, tensor
 
+STILL = (
+    "the gradient is 0 for images that the model gets right: its loss does not change "
+    'any more. Attack with loss="margin" (dlr of APGD), or see masking.findings'
+)
 ROUNDING = 1e-6  # by which an image may leave [0, 1] after it was normalised and back
 
 
@@ -40,11 +44,7 @@ def moving(slope: Tensor, logits: Tensor, y: Tensor) -> None:
     """Warn where an image that is still right has no gradient to follow."""
     still = (slope.flatten(1) == 0).all(1) & (logits.argmax(1) == y)
     if still.any():
-        warnings.warn(
-            "the gradient is 0 for images that the model gets right: its loss does "
-            'not change any more. Attack with loss="margin", or see masking.findings',
-            stacklevel=4,
-        )
+        warnings.warn(STILL, stacklevel=4)
 
 
 def alike(models: Sequence, x: Tensor) -> None:

@@ -15,6 +15,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from lottolab.checks import require
+from lottolab.checks.tensors import asked, tensor
 
 FEW = 3  # channels; with more, the convolution's own gradient is quicker
 
@@ -28,11 +29,14 @@ def folded(model: nn.Module, x: Tensor) -> nn.Module:
     gives it its input, as is seen while the model looks at `x`, float [n, C, H, W].
 
     Raises:
-        ValueError: the logits of `x` differ, as they do where something else than its
-            batch norm also reads a convolution's output.
+        ValueError: `model` does not answer `x` with logits, or these differ, as they do
+            where something else than its batch norm also reads a convolution's output.
     """
+    right = isinstance(model, nn.Module)
+    require(right, "model must be a network", type(model).__name__)
+    tensor("x", x)
     model = copy.deepcopy(model).eval()
-    before = model(x)
+    before = asked(model, x)
     names = {module: name for name, module in model.named_modules()}
     for conv, norm in _pairs(model, x):
         _replace(model, names[conv], fuse_conv_bn_eval(conv, norm))

@@ -21,6 +21,7 @@ from lottolab.checks import number, require, whole
 Team = list[tuple[int, int]]
 Law = Callable[[list[int], torch.Generator], Team]
 SIZES = {1: 0.65, 2: 0.35}
+MOST = 62  # structures, one a bit of the number that chooses them
 
 
 def theta(
@@ -45,7 +46,7 @@ def theta(
         ValueError: a size is below 1, a structure has fewer networks than the largest,
             or the probabilities do not sum to 1.
     """
-    _check_counts(counts)
+    _check_counts(counts, generator)
     _check_sizes(sizes, 1 if replace else min(counts), replace)
     chosen = int(torch.randint(1, 2 ** len(counts), (), generator=generator))
     team: Team = []
@@ -58,7 +59,7 @@ def theta(
 
 def one(counts: list[int], generator: torch.Generator) -> Team:
     """Draw one network, uniformly from all: R2S (Fu et al., 2021, section 4)."""
-    _check_counts(counts)
+    _check_counts(counts, generator)
     place = int(torch.randint(sum(counts), (), generator=generator))
     return [_everyone(counts)[place]]
 
@@ -76,8 +77,9 @@ def matched(
     structures. No network comes twice; where the size drawn is larger than the number
     of networks, all of them answer.
     """
-    _check_counts(counts)
+    _check_counts(counts, generator)
     whole("structures", structures, 1)
+    require(structures <= MOST, f"structures must be at most {MOST}", structures)
     _check_sizes(sizes, 1, True)
     chosen = int(torch.randint(1, 2**structures, (), generator=generator))
     size = sum(_size(sizes, generator) for _ in range(chosen.bit_count()))
@@ -96,7 +98,7 @@ def votes(law: Law, counts: list[int], rows: int, generator: torch.Generator) ->
         ValueError: what the law refuses, or it draws nobody, or a network that is not
             there.
     """
-    _check_counts(counts)
+    _check_counts(counts, generator)
     whole("rows", rows, 1)
     bare, options = law, {}
     if isinstance(law, partial) and not law.args:
@@ -113,8 +115,13 @@ def votes(law: Law, counts: list[int], rows: int, generator: torch.Generator) ->
 
 def drawn(law: Law, counts: list[int], generator: torch.Generator) -> Team:
     """Draw a team; raises ValueError if it is nobody, or what the law refuses."""
+    require(callable(law), "law must be a function (see laws.theta)", repr(law))
     team = law(counts, generator)
+    what = "law must draw a list of (structure, network)"
+    require(isinstance(team, Sequence), what, type(team).__name__)
     require(len(team) > 0, "law must draw at least one network", team)
+    for member in team:
+        place(counts, member)
     return team
 
 
@@ -124,9 +131,13 @@ def place(counts: list[int], member: tuple[int, int]) -> int:
     >>> place([2, 3], (1, 0))
     2
     """
+    what = f"law must draw (structure, network) of {counts} networks"
+    pair = isinstance(member, Sequence) and len(member) == 2
+    pair = pair and all(type(part) is int for part in member)
+    require(pair, what, member)
     structure, network = member
     there = 0 <= structure < len(counts) and 0 <= network < counts[structure]
-    require(there, f"law must draw (structure, network) of {counts} networks", member)
+    require(there, what, member)
     return sum(counts[:structure]) + network
 
 
@@ -176,9 +187,12 @@ def _everyone(counts: list[int]) -> Team:
     return [(i, j) for i, count in enumerate(counts) for j in range(count)]
 
 
-def _check_counts(counts: list[int]) -> None:
+def _check_counts(counts: list[int], generator: torch.Generator) -> None:
+    drawing = isinstance(generator, torch.Generator)
+    require(drawing, "generator must be a torch.Generator", type(generator).__name__)
     right = isinstance(counts, Sequence) and len(counts) > 0
     require(right, "counts must be one a structure and at least one", counts)
+    require(len(counts) <= MOST, f"counts must be at most {MOST}", len(counts))
     for count in counts:
         whole("counts", count, 1)
 

@@ -14,7 +14,7 @@ from itertools import chain
 import torch
 from torch import Tensor, nn
 
-from lottolab.checks import tensors
+from lottolab.checks import require, tensors, whole
 
 Model = Callable[[Tensor], Tensor]
 
@@ -30,10 +30,16 @@ class Normalised(nn.Module):
     def __init__(self, model: nn.Module, mean_std: tuple[Tensor, Tensor]) -> None:
         super().__init__()
         self.model = model
+        tensors.scale(mean_std)
+        least = float(mean_std[1].min())
+        require(least > 0, "std of mean_std must be > 0", least)
         for name, value in zip(("mean", "std"), mean_std, strict=True):
             self.register_buffer(name, value.detach().clone().view(-1, 1, 1))
 
     def forward(self, x: Tensor) -> Tensor:
+        same = len(self.mean) in (1, *x.shape[-3:-2])
+        what = f"x must have the {len(self.mean)} channels of mean_std"
+        require(same, what, list(x.shape))
         return self.model((x - self.mean) / self.std)
 
 
@@ -41,22 +47,31 @@ class Normalised(nn.Module):
 def correct(model: Model, x: Tensor, y: Tensor, batch: int = 500) -> Tensor:
     """Tell of each image whether the model takes it for `y`; bool [n], one draw.
 
-    Raises ValueError for logits that are not finite, and labels as `pgd` does.
+    A network is asked in evaluation mode; one in a function must be in it already.
+
+    Raises ValueError for images or labels that `pgd` refuses, or answers that are no
+    finite logits, a row an image.
     """
-    with evaluating(model):
-        found = torch.cat([model(part) for part in x.split(batch)])
-    tensors.logits("the model's logits", found)
+    whole("batch", batch, 1)
+    tensors.tensor("x", x)
+    require(x.ndim == 4 and len(x) > 0, "x must be n×C×H×W, n > 0", list(x.shape))
+    found = torch.cat([tensors.asked(model, part) for part in x.split(batch)])
     tensors.labels("y", y, *found.shape)
     return found.argmax(1) == y
 
 
 def answers(model: Model, x: Tensor, count: int) -> Iterator[list[Tensor]]:
     """Yield the logits of `count` draws: all in one list if the model has `many`,
-    else one by one, so that each may be forgotten before the next."""
+    else one by one, so that each may be forgotten before the next. Raises ValueError
+    for answers that are no finite logits, a row an image."""
     one_by_one = ([model(x)] for _ in range(count))
     for drawn in [model.many(x, count)] if hasattr(model, "many") else one_by_one:
         for logits in drawn:
-            tensors.finite("the model's logits", logits)
+            rows = len(logits) if isinstance(logits, Tensor) else 0
+            what = f"the model's logits must be {len(x)} rows, one an image"
+            require(rows == len(x), what, rows)
+            if rows:  # an attack may have no image left
+                tensors.logits("the model's logits", logits)
         yield drawn
 
 
@@ -67,6 +82,8 @@ def merged(model: Model, x: Tensor, count: int, over: str) -> Tensor:
 
 def merge(outputs: list[Tensor], over: str) -> Tensor:
     """Return the mean of logits, or the logarithm of the mean of their softmax."""
+    widths = sorted({logits.shape[-1] for logits in outputs})
+    require(len(widths) == 1, "networks must be of the same classes", widths)
     if over == "logits":
         return torch.stack(outputs).mean(0)
     return torch.stack(outputs).log_softmax(2).logsumexp(0) - math.log(len(outputs))

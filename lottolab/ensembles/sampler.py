@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from lottolab.checks import check_seed, one_of, require, tensors, whole
 from lottolab.ensembles import laws
 from lottolab.ensembles.laws import Law, Team, theta
-from lottolab.ensembles.queries import evaluating, merge
+from lottolab.ensembles.queries import merge
 
 
 class Ensemble(nn.Module):
@@ -23,12 +23,19 @@ class Ensemble(nn.Module):
 
     def __init__(self, networks: Sequence[nn.Module], over: str = "logits") -> None:
         super().__init__()
+        networks = list(networks or [])
         require(len(networks) > 0, "a team must have at least one network", 0)
+        _check_networks(networks)
         one_of("over", over, ("logits", "probabilities"))
         self.networks, self.over = nn.ModuleList(networks), over
 
     def forward(self, x: Tensor) -> Tensor:
         return merge([network(x) for network in self.networks], self.over)
+
+
+def _check_networks(networks: Sequence[nn.Module]) -> None:
+    odd = [type(n).__name__ for n in networks if not isinstance(n, nn.Module)]
+    require(not odd, "networks must be torch.nn.Module", ", ".join(odd))
 
 
 class Sampler(nn.Module):
@@ -59,6 +66,9 @@ class Sampler(nn.Module):
         seed: int,
     ) -> None:
         super().__init__()
+        right = isinstance(networks, dict)
+        what = "networks must be a dict of lists, as Library.networks returns them"
+        require(right, what, type(networks).__name__)
         self.counts = [len(group) for group in networks.values()]
         require(
             len(self.counts) > 0 and min(self.counts) > 0,
@@ -66,7 +76,9 @@ class Sampler(nn.Module):
             dict(zip(networks, self.counts, strict=True)),
         )
         one_of("per", per, ("batch", "image"))
-        self.networks = nn.ModuleList(n for group in networks.values() for n in group)
+        everyone = [n for group in networks.values() for n in group]
+        _check_networks(everyone)
+        self.networks = nn.ModuleList(everyone)
         self.law, self.over, self.per = law, over, per
         self.ensemble([(0, 0)])
         self.reseed(seed)
@@ -103,7 +115,7 @@ class Sampler(nn.Module):
         whole("count", count, 1)
         check_seed(seed)
         generator = torch.Generator().manual_seed(seed)
-        drawn = [self.law(self.counts, generator) for _ in range(count)]
+        drawn = [laws.drawn(self.law, self.counts, generator) for _ in range(count)]
         return [self.ensemble(team) for team in drawn]
 
     def forward(self, x: Tensor) -> Tensor:
@@ -113,6 +125,7 @@ class Sampler(nn.Module):
 
     def many(self, x: Tensor, count: int) -> list[Tensor]:
         """Answer as `count` calls would, but ask a network once about an image."""
+        whole("count", count, 1)
         if self.per == "image":
             return self._each(x, [self.votes(len(x)) for _ in range(count)])
         teams = [self.draw() for _ in range(count)]
@@ -128,6 +141,8 @@ class Sampler(nn.Module):
             part = self.networks[place](x[rows])
             empty = part.new_zeros(len(x), part.shape[1])
             said[place] = empty.index_copy(0, rows, part)
+        widths = sorted({part.shape[1] for part in said.values()})
+        require(len(widths) == 1, "networks must be of the same classes", widths)
         answers = torch.stack(list(said.values()), 1)
         if self.over == "probabilities":
             answers = answers.log_softmax(2)
@@ -160,6 +175,10 @@ def repeated(
     """
     whole("draws", draws, 1)
     whole("batch", batch, 1)
+    right = isinstance(sampler, Sampler)
+    require(right, "sampler must be a Sampler", type(sampler).__name__)
+    tensors.tensor("x", x)
+    require(x.ndim == 4 and len(x) > 0, "x must be n×C×H×W, n > 0", list(x.shape))
     sampler.reseed(seed)
     said = _said(sampler, x, y, batch)
     right = []
@@ -174,10 +193,11 @@ def repeated(
 def _said(sampler: Sampler, x: Tensor, y: Tensor, batch: int) -> Tensor:
     """Return what a team adds up of each network, float64 [n, networks, classes]."""
     found = []
-    with evaluating(sampler):
-        for network in sampler.networks:
-            logits = torch.cat([network(part) for part in x.split(batch)]).double()
-            tensors.logits("the model's logits", logits)
-            tensors.labels("y", y, *logits.shape)
-            found.append(logits if sampler.over == "logits" else logits.softmax(1))
+    for network in sampler.networks:
+        parts = [tensors.asked(network, part) for part in x.split(batch)]
+        logits = torch.cat(parts).double()
+        tensors.labels("y", y, *logits.shape)
+        found.append(logits if sampler.over == "logits" else logits.softmax(1))
+    widths = sorted({logits.shape[1] for logits in found})
+    require(len(widths) == 1, "networks must be of the same classes", widths)
     return torch.stack(found, 1)

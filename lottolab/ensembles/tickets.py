@@ -5,9 +5,9 @@ weights stay as they were drawn. What is trained, adversarially, is a score a we
 each layer the weights with the largest |score| are kept, and the gradient passes
 straight through that choice. A ratio is the share of weights that REMAINS, in (0, 1].
 
-Of Fu et al.'s code this keeps: the same ratio in every convolution and linear layer,
-the first and the last too; signed constants as weights; batch norm without scale and
-shift. It mends that crafting an adversarial example also moved the running statistics.
+Of Fu et al.'s code this keeps: the same ratio in every layer; signed constants as
+weights; batch norm without scale and shift. It mends that crafting an adversarial
+example also moved the running statistics.
 """
 
 import copy
@@ -21,7 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from lottolab.checks import require, whole, within
+from lottolab.checks import check_seed, number, require, tensors, whole, within
 from lottolab.ensembles.attacks.gradient import climb, gradient
 from lottolab.ensembles.queries import Normalised, ball, frozen, uniform
 from lottolab.images import datasets
@@ -54,6 +54,8 @@ def scratch(
     norm takes it out of the convolutions. `network` holds arguments of `models.build`,
     the rest is passed on.
     """
+    what = "network must be a dict with a name (see models.build)"
+    require(isinstance(network, dict) and "name" in network, what, network)
     shape = {"channels": channels, "classes": classes, "size": size}
     model = models.build(**network, **shape, seed=seed).requires_grad_(False)
     for module in model.modules():
@@ -128,7 +130,13 @@ def adversarial_fit(
     images; the names in `rewind` and `masks` get the prefix "model.". Arguments and
     errors are those of `find_ticket`.
     """
-    scale = mean_std or datasets.normalisation(images)
+    inside = torch.is_inference_mode_enabled()
+    require(not inside, "training must be outside of torch.inference_mode()", "inside")
+    tensors.images("images", images)
+    scale = datasets.normalisation(images) if mean_std is None else mean_std
+    tensors.scale(scale)
+    what = f"mean_std must have the {images.shape[1]} channels of images"
+    require(len(scale[0]) in (1, images.shape[1]), what, len(scale[0]))
     pixels = torch.zeros_like(scale[0]), torch.ones_like(scale[1])
     options |= {"loss": adversarial(epsilon=epsilon, step=step, steps=steps)}
     options |= {"seed": seed, "mean_std": pixels}
@@ -144,10 +152,10 @@ def adversarial(*, epsilon: float, step: float, steps: int) -> train.Loss:
     ε = 8/255 with 7 steps of 2/255; one step of 1.25 ε costs a quarter of that. ε = 0
     is training without an attack: the images as they are, for one question a batch.
 
-    Raises ValueError for ε outside [0, 1], a negative step, or no steps.
+    Raises ValueError for ε outside [0, 1], a step below 0, or no steps.
     """
     within("epsilon", epsilon, "[0, 1]")
-    require(step >= 0, "step must be >= 0", step)
+    number("step", step, 0)
     whole("steps", steps, 1)
 
     def loss(model: nn.Module, x: Tensor, y: Tensor, index: Tensor) -> Tensor:
@@ -175,6 +183,8 @@ class Scored(nn.Module):
     def __init__(self, frame: nn.Module, ratio: float, seed: int) -> None:
         super().__init__()
         within("ratio", ratio, "(0, 1]")
+        check_seed(seed)
+        tensors.network(frame)
         self.frame = copy.deepcopy(frame).requires_grad_(False)
         self.names = masking.prunable(frame, first=True, last=True)
         left = [n for n, p in frame.named_parameters() if p.ndim > 1]
@@ -207,11 +217,7 @@ class Scored(nn.Module):
 
 
 def kept(size: int, ratio: float) -> int:
-    """Return how many of `size` weights remain: the nearest number, at least one.
-
-    >>> kept(100, 0.07)
-    7
-    """
+    """Return how many of `size` weights remain: the nearest number, at least one."""
     return max(1, round(ratio * size))
 
 

@@ -281,7 +281,7 @@ def test_a_killed_search_goes_on_to_the_same_bits(tmp_path):
         ({"ratio": 1.1}, r"ratio must be in \(0, 1\], got 1.1"),
         ({"ratio": float("nan")}, r"ratio must be in \(0, 1\], got nan"),
         ({"epsilon": -0.1}, r"epsilon must be in \[0, 1\], got -0.1"),
-        ({"step": -0.1}, "step must be >= 0, got -0.1"),
+        ({"step": -0.1}, "step must be >= 0 and finite, got -0.1"),
         ({"steps": 0}, "steps must be a whole number >= 1, got 0"),
     ],
 )

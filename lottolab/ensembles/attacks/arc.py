@@ -21,7 +21,7 @@ from lottolab.checks.attacks import alike, attackable
 from lottolab.ensembles.queries import Model, ball, evaluating, frozen
 
 ROUNDS = 50
-CHECK = 5  # rounds after which it is asked who is done
+CHECK = 5  # rounds, after which who is done leaves
 SPARE = 0.05  # the paper's ρ, as a share of the step
 
 
@@ -78,8 +78,7 @@ def arc(
         whole(name, value, 1)
     one_of("inner", inner, INNER)
     x = x.clamp(0, 1)
-    uniform = [1 / len(members)] * len(members)
-    given = uniform if probabilities is None else list(probabilities)
+    given = list(probabilities or [1 / len(members)] * len(members))
     right = len(given) == len(members) and min(given) > 0
     right = right and math.isclose(sum(given), 1, abs_tol=1e-6)
     require(right, "probabilities must be > 0, one a member, in sum 1", given)
@@ -154,8 +153,7 @@ def _minimax(margins, slopes, room, chances, step, measure) -> Tensor:
     fooled = torch.zeros_like(margins, dtype=torch.bool)
     for place in order.unbind(1):
         trial = fooled.scatter(1, place[:, None], True)
-        # A line that the whole box cannot bring down costs nothing, nor does one that
-        # lies low already where the others were brought.
+        # Whom the box cannot bring down costs nothing, nor who is low already.
         fits = (values < 0).where(trial, True).all(1)
         asked = (~fits & (depth[rows, place] < 0)).nonzero()[:, 0]
         if len(asked):
@@ -177,10 +175,7 @@ def _heights(margins: Tensor, slopes: Tensor, move: Tensor) -> Tensor:
 
 
 def _kept(move, values, margins, slopes, chosen, low, high, quick=False):
-    """Return the moves, the lines there, and where the chosen are all below 0.
-
-    Where they are not, the move and its values stay as given.
-    """
+    """Return moves that bring the chosen below 0, or those given; and who has one."""
     found = _lowest(margins, slopes, chosen, low, high, quick)
     there = _heights(margins, slopes, found)
     fits = (there < 0).where(chosen, True).all(1)
@@ -219,14 +214,14 @@ def _lowest(margins, slopes, chosen, low, high, quick=False) -> Tensor:
             done[rows[over]] = ahead[over]
             kept = (~over).nonzero()[:, 0]
             if not len(kept):
-                return centre + half * done
-            if len(kept) < len(rows):
-                given = (rows, z, ahead, tilt, level, there, down)
-                rows, z, ahead, tilt, level, there, down = (t[kept] for t in given)
+                break
+            given = (rows, z, ahead, tilt, level, there, down)
+            rows, z, ahead, tilt, level, there, down = (t[kept] for t in given)
         down = down / down.abs().mean(1, keepdim=True).clamp_min(1e-12)
         before, z = z, (ahead - 0.3 * left * down).clamp(-1, 1)
         ahead = (z + i / (i + 3) * (z - before)).clamp(-1, 1)
-    done[rows] = z
+    else:
+        done[rows] = z
     return centre + half * done
 
 

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from lottolab.checks import check_seed, one_of, require, whole, within
-from lottolab.checks.attacks import attackable
+from lottolab.checks.attacks import attackable, moving
+from lottolab.ensembles.attacks.gradient import gradient
 from lottolab.ensembles.queries import (
     Model,
     ball,
@@ -64,6 +65,8 @@ def apgd(
         if loss == "targeted":
             attack = APGDAttack_targeted(ask, **settings, device=x.device)
             return _targeted(attack, ask, x, y, targets)
+        if loss == "ce":
+            moving(*gradient(ask, x, y, loss="ce", eot=1, over="logits"), y)
         attack = APGDAttack(ask, **settings, loss=loss, device=x.device)
         return attack.perturb(x, y, best_loss=True)
 
@@ -133,16 +136,16 @@ def _each(
     one_of("over", over, ("logits", "probabilities"))
     attackable(model, x, y, least=least, epsilon=epsilon)
 
-    def ask(x: Tensor) -> Tensor:
-        return merged(model, x, eot, over)
+    def ask(part: Tensor) -> Tensor:
+        return merged(model, part.to(x.dtype), eot, over).float()
 
     found = []
     with frozen(model), evaluating(model), _seeded(seed), warnings.catch_warnings():
         # Of masked gradients, which `masking.findings` looks for.
         warnings.filterwarnings("ignore", "there are .* zero gradient", Warning)
         for part, labels in zip(x.split(batch), y.split(batch), strict=True):
-            low, high = ball(part, epsilon)
-            found.append(run(ask, part, labels).detach().clamp(low, high))
+            best = run(ask, part.float(), labels).detach().to(x.dtype)
+            found.append(best.clamp(*ball(part, epsilon)))
     return torch.cat(found)
 
 

@@ -93,7 +93,7 @@ def pgd(
 
     check_seed(seed)
     generator = torch.Generator().manual_seed(seed)
-    best, highest = x.clone(), torch.full((len(x),), -torch.inf, device=x.device)
+    best, highest = x.clone(), x.new_full((len(x),), -torch.inf)
     rows = torch.arange(len(x), device=x.device)
     with frozen(model), evaluating(model):
         for _ in range(restarts):
@@ -104,7 +104,7 @@ def pgd(
             )
             if restarts == 1:
                 return found
-            value = _margins(model, found, y[rows], eot, over, batch)
+            value = _margins(model, found, y[rows], eot, over, batch).to(x)
             better = value > highest[rows]
             best[rows[better]], highest[rows[better]] = found[better], value[better]
             if stop:
@@ -203,9 +203,9 @@ def universal(
             order = torch.randperm(len(x), generator=generator).to(x.device)
             for part in order.split(batch):
                 moved = x[part] + delta
-                slope, _ = gradient(
-                    model, moved.clamp(0, 1), y[part], loss=loss, eot=eot, over="losses"
-                )
+                given = {"loss": loss, "eot": eot, "over": "losses"}
+                slope, logits = gradient(model, moved.clamp(0, 1), y[part], **given)
+                moving(slope, logits, y[part])
                 # A pixel that is at its end already gains nothing by going on.
                 gains = torch.where(slope > 0, moved < 1, moved > 0)
                 slope = slope.where(gains, 0).sum(0)
