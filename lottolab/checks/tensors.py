@@ -108,6 +108,32 @@ def logits(name: str, given) -> None:
     finite(name, given)
 
 
+def rows(name: str, given, count: int) -> None:
+    """Raise ValueError unless these are finite logits, a row for each of `count`."""
+    found = len(given) if isinstance(given, Tensor) and given.ndim else 0
+    require(found == count, f"{name} must be {count} rows, one an image", found)
+    if count:  # an attack may have no image left
+        logits(name, given)
+
+
+def covered(layers, masks) -> None:
+    """Raise ValueError unless each of the layers has a mask."""
+    missing = sorted(set(layers) - set(masks))
+    require(not missing, "masks must be of every layer; without one", missing)
+
+
+def moments(statistics: dict, state: dict) -> None:
+    """Raise ValueError unless batch norm's statistics are finite and fit the state."""
+    for name, value in statistics.items():
+        tensor(name, value)
+        same = value.shape == state[name].shape
+        require(same, f"{name} must be {described(state[name])}", described(value))
+        right = bool(value.isfinite().all())
+        right = right and ("var" not in name or bool((value >= 0).all()))
+        ends = [float(value.min()), float(value.max())]
+        require(right, f"{name} must be finite, and no variance below 0", ends)
+
+
 def unnormalised(name: str, given: Tensor) -> None:
     """Raise ValueError where all rows are probabilities, which are no logits."""
     off = (given.double().sum(1) - 1).abs()

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from lottolab.checks import one_of, require, within
+from lottolab.checks import tensors as check
 from lottolab.checks.tensors import described, tensor
 from lottolab.ensembles.queries import Normalised
 from lottolab.ensembles.tickets import Scale, Ticket, kept, scratch
@@ -32,10 +33,12 @@ class Library:
     """
 
     def __init__(self, structures: dict[str, dict], mean_std: Scale) -> None:
-        right = isinstance(structures, dict) and len(structures) > 0
-        what = "structures must be a dict of arguments of scratch, one or more"
-        require(right, what, type(structures).__name__)
-        Normalised(nn.Identity(), mean_std)  # which refuses what is no scale
+        require(
+            isinstance(structures, dict) and len(structures) > 0,
+            "structures must be a dict of arguments of scratch, one or more",
+            type(structures).__name__,
+        )
+        check.scale(mean_std)
         self.structures, self.mean_std = structures, mean_std
         self.frames = {name: _frame(spec) for name, spec in structures.items()}
         self.tickets: dict[str, dict[float, dict]] = {name: {} for name in structures}
@@ -50,12 +53,16 @@ class Library:
         one_of("structure", structure, self.structures)
         within("ratio", ratio, "(0, 1]")
         state = self.frames[structure].state_dict()
-        right = isinstance(ticket, Ticket)
-        require(right, "ticket must be a tickets.Ticket", type(ticket).__name__)
+        require(
+            isinstance(ticket, Ticket),
+            "ticket must be a tickets.Ticket",
+            type(ticket).__name__,
+        )
         masking.check(ticket.masks, state)
-        layers = masking.prunable(self.frames[structure], first=True, last=True)
-        missing = sorted(set(layers) - set(ticket.masks))
-        require(not missing, "masks must be of every layer; without one", missing)
+        check.covered(
+            masking.prunable(self.frames[structure], first=True, last=True),
+            ticket.masks,
+        )
         own = [name for name in state if "running_" in name]
         for name, mask in ticket.masks.items():
             right = int(mask.sum()) == kept(mask.numel(), ratio)
@@ -63,14 +70,7 @@ class Library:
             require(right, f"mask {name} must keep the ratio {ratio}", share)
         known = sorted(ticket.statistics)
         require(known == sorted(own), "statistics must be of each batch norm", known)
-        for name, value in ticket.statistics.items():
-            tensor(name, value)
-            same = value.shape == state[name].shape
-            require(same, f"{name} must be {described(state[name])}", described(value))
-            right = bool(value.isfinite().all())
-            right = right and ("var" not in name or bool((value >= 0).all()))
-            ends = [float(value.min()), float(value.max())]
-            require(right, f"{name} must be finite, and no variance below 0", ends)
+        check.moments(ticket.statistics, state)
         packed = {name: pack(mask) for name, mask in ticket.masks.items()}
         held = {"masks": packed, "statistics": dict(ticket.statistics)}
         self.tickets[structure][ratio] = held
@@ -82,8 +82,10 @@ class Library:
     def ticket(self, structure: str, ratio: float) -> Ticket:
         """Return one ticket, its masks unpacked."""
         one_of("ticket", (structure, ratio), self.keys())
-        held = self.tickets[structure][ratio]
-        state = self.frames[structure].state_dict()
+        held, state = (
+            self.tickets[structure][ratio],
+            self.frames[structure].state_dict(),
+        )
         masks = {n: unpack(m, state[n].shape) for n, m in held["masks"].items()}
         return Ticket(masks, dict(held["statistics"]))
 
@@ -93,8 +95,7 @@ class Library:
         With `shared` it holds no weights: each call unpacks the mask and lays it over
         the structure's. The logits have the same bits.
         """
-        ticket = self.ticket(structure, ratio)
-        frame = self.frames[structure]
+        frame, ticket = self.frames[structure], self.ticket(structure, ratio)
         if shared:
             network = _Shared(frame, self.tickets[structure][ratio])
         else:
@@ -217,8 +218,11 @@ def pack(mask: Tensor) -> Tensor:
 def unpack(packed: Tensor, shape: torch.Size) -> Tensor:
     """Return the bool tensor of this shape that was packed."""
     tensor("packed", packed)
-    right = packed.dtype == torch.uint8 and packed.shape == (-(-shape.numel() // 8),)
-    require(right, f"packed must be uint8, a bit for {list(shape)}", described(packed))
+    require(
+        packed.dtype == torch.uint8 and packed.shape == (-(-shape.numel() // 8),),
+        f"packed must be uint8, a bit for {list(shape)}",
+        described(packed),
+    )
     bits = (packed[:, None] >> BITS.to(packed.device)) & 1
     return bits.flatten()[: shape.numel()].view(shape).bool()
 

@@ -31,15 +31,16 @@ class Normalised(nn.Module):
         super().__init__()
         self.model = model
         tensors.scale(mean_std)
-        least = float(mean_std[1].min())
-        require(least > 0, "std of mean_std must be > 0", least)
+        require(bool((mean_std[1] > 0).all()), "std of mean_std must be > 0", mean_std)
         for name, value in zip(("mean", "std"), mean_std, strict=True):
             self.register_buffer(name, value.detach().clone().view(-1, 1, 1))
 
     def forward(self, x: Tensor) -> Tensor:
-        same = len(self.mean) in (1, *x.shape[-3:-2])
-        what = f"x must have the {len(self.mean)} channels of mean_std"
-        require(same, what, list(x.shape))
+        require(
+            len(self.mean) in (1, *x.shape[-3:-2]),
+            f"x must have the {len(self.mean)} channels of mean_std",
+            list(x.shape),
+        )
         return self.model((x - self.mean) / self.std)
 
 
@@ -67,11 +68,7 @@ def answers(model: Model, x: Tensor, count: int) -> Iterator[list[Tensor]]:
     one_by_one = ([model(x)] for _ in range(count))
     for drawn in [model.many(x, count)] if hasattr(model, "many") else one_by_one:
         for logits in drawn:
-            rows = len(logits) if isinstance(logits, Tensor) else 0
-            what = f"the model's logits must be {len(x)} rows, one an image"
-            require(rows == len(x), what, rows)
-            if rows:  # an attack may have no image left
-                tensors.logits("the model's logits", logits)
+            tensors.rows("the model's logits", logits, len(x))
         yield drawn
 
 
@@ -82,8 +79,11 @@ def merged(model: Model, x: Tensor, count: int, over: str) -> Tensor:
 
 def merge(outputs: list[Tensor], over: str) -> Tensor:
     """Return the mean of logits, or the logarithm of the mean of their softmax."""
-    widths = sorted({logits.shape[-1] for logits in outputs})
-    require(len(widths) == 1, "networks must be of the same classes", widths)
+    require(
+        len({logits.shape[-1] for logits in outputs}) == 1,
+        "networks must be of the same classes",
+        sorted({logits.shape[-1] for logits in outputs}),
+    )
     if over == "logits":
         return torch.stack(outputs).mean(0)
     return torch.stack(outputs).log_softmax(2).logsumexp(0) - math.log(len(outputs))
@@ -136,3 +136,17 @@ def evaluating(*models: Model) -> Iterator[None]:
     finally:
         for module in training:
             module.training = True
+
+
+@contextmanager
+def unmoved(model: nn.Module) -> Iterator[None]:
+    """Let batch norm's running statistics stay as they are, also in training mode."""
+    norms = [m for m in model.modules() if isinstance(m, nn.BatchNorm2d)]
+    before = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.momentum = 0.0
+    try:
+        yield
+    finally:
+        for norm, momentum in zip(norms, before, strict=True):
+            norm.momentum = momentum

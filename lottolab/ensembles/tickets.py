@@ -11,8 +11,6 @@ example also moved the running statistics.
 """
 
 import copy
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 
 import pandas as pd
@@ -23,7 +21,7 @@ from torch.func import functional_call
 
 from lottolab.checks import check_seed, number, require, tensors, whole, within
 from lottolab.ensembles.attacks.gradient import climb, gradient
-from lottolab.ensembles.queries import Normalised, ball, frozen, uniform
+from lottolab.ensembles.queries import Normalised, ball, frozen, uniform, unmoved
 from lottolab.images import datasets
 from lottolab.nets import masks as masking
 from lottolab.nets import models, train
@@ -54,8 +52,11 @@ def scratch(
     norm takes it out of the convolutions. `network` holds arguments of `models.build`,
     the rest is passed on.
     """
-    what = "network must be a dict with a name (see models.build)"
-    require(isinstance(network, dict) and "name" in network, what, network)
+    require(
+        isinstance(network, dict) and "name" in network,
+        "network must be a dict with a name (see models.build)",
+        network,
+    )
     shape = {"channels": channels, "classes": classes, "size": size}
     model = models.build(**network, **shape, seed=seed).requires_grad_(False)
     for module in model.modules():
@@ -130,13 +131,19 @@ def adversarial_fit(
     images; the names in `rewind` and `masks` get the prefix "model.". Arguments and
     errors are those of `find_ticket`.
     """
-    inside = torch.is_inference_mode_enabled()
-    require(not inside, "training must be outside of torch.inference_mode()", "inside")
+    require(
+        not torch.is_inference_mode_enabled(),
+        "training must be outside of torch.inference_mode()",
+        "inside",
+    )
     tensors.images("images", images)
-    scale = datasets.normalisation(images) if mean_std is None else mean_std
+    scale = mean_std or datasets.normalisation(images)
     tensors.scale(scale)
-    what = f"mean_std must have the {images.shape[1]} channels of images"
-    require(len(scale[0]) in (1, images.shape[1]), what, len(scale[0]))
+    require(
+        len(scale[0]) in (1, images.shape[1]),
+        f"mean_std must have the {images.shape[1]} channels of images",
+        len(scale[0]),
+    )
     pixels = torch.zeros_like(scale[0]), torch.ones_like(scale[1])
     options |= {"loss": adversarial(epsilon=epsilon, step=step, steps=steps)}
     options |= {"seed": seed, "mean_std": pixels}
@@ -217,7 +224,11 @@ class Scored(nn.Module):
 
 
 def kept(size: int, ratio: float) -> int:
-    """Return how many of `size` weights remain: the nearest number, at least one."""
+    """Return how many of `size` weights remain: the nearest number, at least one.
+
+    >>> kept(100, 0.07)
+    7
+    """
     return max(1, round(ratio * size))
 
 
@@ -233,17 +244,3 @@ def choose(score: Tensor, count: int) -> Tensor:
     mark = torch.zeros(score.numel(), dtype=score.dtype, device=score.device)
     mark = mark.scatter(0, places, 1).view(score.shape)
     return mark + (size - size.detach())
-
-
-@contextmanager
-def unmoved(model: nn.Module) -> Iterator[None]:
-    """Let batch norm's running statistics stay as they are, also in training mode."""
-    norms = [m for m in model.modules() if isinstance(m, nn.BatchNorm2d)]
-    before = [norm.momentum for norm in norms]
-    for norm in norms:
-        norm.momentum = 0.0
-    try:
-        yield
-    finally:
-        for norm, momentum in zip(norms, before, strict=True):
-            norm.momentum = momentum

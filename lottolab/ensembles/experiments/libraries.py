@@ -68,10 +68,10 @@ def ticket(
 def dense(*, network: dict, dataset, background, sizes, inner, recipe, seed) -> dict:
     """Train a whole network adversarially: its `weights`, and `metrics` as `ticket`."""
     parts = read(dataset=dataset, background=background, sizes=sizes, seed=seed)
-    model = tickets.build(network=network, parts=parts, seed=seed)
+    whole = tickets.build(network=network, parts=parts, seed=seed)
     given = *parts["train"], train.recipe(recipe)
-    fitted = adversarial_fit(model, *given, **inner, seed=seed)
-    weights = {k: v.cpu() for k, v in model.state_dict().items()}
+    fitted = adversarial_fit(whole, *given, **inner, seed=seed)
+    weights = {k: v.cpu() for k, v in whole.state_dict().items()}
     history = fitted.history
     return {"weights": weights, "history": history, "metrics": last(history)}
 
