@@ -5,7 +5,7 @@ import itertools
 import pytest
 import torch
 
-from lottolab.ensembles import benefit
+from lottolab.ensembles.bounds import benefit
 
 
 def slow(fooled, law):

@@ -8,7 +8,7 @@ import trainings
 
 from lottolab.ensembles import masking, sampler
 from lottolab.ensembles.attacks import gradient
-from lottolab.ensembles.experiments import libraries, studies, trials
+from lottolab.ensembles.experiments import bounded, libraries, studies, trials
 from lottolab.ensembles.queries import correct
 from lottolab.ensembles.tickets import kept
 from lottolab.images import datasets
@@ -524,7 +524,7 @@ def test_a_library_costs_one_copy_and_a_bit_a_weight():
 def test_the_best_law_is_found_on_some_images_and_scored_on_others(shown):
     _, y, groups = shown
     networks = [network for group in groups for network in group]
-    found = studies.law(attacks=[ATTACKS["arc"]], alone=PGD, **SETTING)["metrics"]
+    found = bounded.law(attacks=[ATTACKS["arc"]], alone=PGD, **SETTING)["metrics"]
     made = [({"name": "theta"}, ATTACKS["arc"])]
     made += [
         ({"name": "ticket", "place": i, "rank": j}, PGD)
@@ -543,6 +543,22 @@ def test_the_best_law_is_found_on_some_images_and_scored_on_others(shown):
     assert found["best ticket"] == pytest.approx(float(alone[chosen, 1::2].mean()))
     assert found["gain"] == found["best law"] - found["best ticket"]
     assert 0 <= found["best law"] <= 1
+
+
+def test_a_certificate_is_of_the_defence_that_was_asked_for(shown):
+    x, y, groups = shown
+    given = {"sigma": 0.05, "radii": [0.0, 0.05], "draws": 40}
+    few = SETTING | {"sizes": SETTING["sizes"] | {"test": 6}}
+    for name in ("ticket", "theta"):
+        found = bounded.certified(defence=DEFENCES[name], **given, **few)
+        rows = found["measurements"].set_index(["metric", "radius"])["value"]
+        assert 0 <= rows["certified accuracy", 0.05] <= rows["certified accuracy", 0]
+        if name == "ticket":
+            table = bounded.smoothing.certify(
+                groups[2][1], x[:6], y[:6], sigma=0.05, draws=40, seed=3
+            )
+            wanted = float(table["right"].mean())
+            assert rows["certified accuracy", 0] == pytest.approx(wanted)
 
 
 def changed(**more):

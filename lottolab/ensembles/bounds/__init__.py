@@ -1,4 +1,5 @@
-"""What no attack can change: bounds that hold for every example in a ball.
+"""What holds whatever is tried: for every example in a ball, or for every law.
 
-`smoothing` certifies a radius by randomised smoothing.
+`smoothing` certifies a radius by randomised smoothing, `benefit` finds the best law over
+given networks.
 """

@@ -10,9 +10,8 @@ import torch
 
 from lottolab import runs
 from lottolab.checks import require
-from lottolab.ensembles import benefit, masking
+from lottolab.ensembles import masking
 from lottolab.ensembles.experiments import libraries, trials
-from lottolab.ensembles.queries import correct
 from lottolab.ensembles.sampler import Sampler
 from lottolab.ensembles.tickets import scratch
 from lottolab.nets import train
@@ -144,45 +143,6 @@ def cost(**setting) -> dict:
     found["one network"] = sizes["weights"].mean()
     rows = [{"metric": "bytes", "form": k, "value": float(v)} for k, v in found.items()]
     return {"measurements": pd.DataFrame(rows)}
-
-
-@runs.stage("ensembles.experiments.studies.law")
-def law(*, attacks: list[dict], alone: dict, **setting) -> dict:
-    """Ask what the best law could gain that draws one ticket of the library a query.
-
-    The examples are those that the attack `alone` made on every ticket and that
-    `attacks` made on the paper's ensemble; the attacker shows the one of them that
-    fools most of the law. On every other image the best law is found, and the best
-    ticket. `metrics` are the expected accuracies on the images between: of the `best
-    law`, of `all alike`, which draws each ticket as often, and of the `best ticket`;
-    and the `gain` of the first over the last.
-    """
-    y = libraries.test(libraries.read(**setting))[1]
-    networks = [n for group in libraries.networks(**setting) for n in group]
-    made = [({"name": "theta"}, attack) for attack in attacks]
-    for i, group in enumerate(libraries.networks(**setting)):
-        made += [
-            ({"name": "ticket", "place": i, "rank": j}, alone)
-            for j in range(len(group))
-        ]
-    fooled = []
-    for defence, attack in made:
-        x = trials.examples(defence=defence, attack=attack, **setting)["images"]
-        fooled.append(torch.stack([~correct(n, here(x), y) for n in networks]))
-    table = torch.stack(fooled).cpu()
-    known, other = table[:, :, ::2], table[:, :, 1::2]
-    alike = torch.ones(len(networks)).double() / len(networks)
-    kept = torch.stack(
-        [benefit.left(known, law).mean() for law in torch.eye(len(networks))]
-    )
-    laws = {
-        "best law": benefit.best_law(known),
-        "all alike": alike,
-        "best ticket": torch.eye(len(networks))[kept.argmax()],
-    }
-    found = {k: float(benefit.left(other, law).mean()) for k, law in laws.items()}
-    gain = found["best law"] - found["best ticket"]
-    return {"metrics": found | {"gain": gain}}
 
 
 def speed(*, repeats: int, **setting) -> dict[str, float]:

@@ -33,6 +33,7 @@ OTHER = {
     "ensembles.experiments.studies.masked": "attack",
     "ensembles.experiments.studies.transfer": "attack",
     "ensembles.experiments.studies.transferred": "attack",
+    "ensembles.experiments.bounded.law": "attack",
     "together.worth.fooled": "attack",
 }
 
