@@ -20,7 +20,8 @@ from torch import Tensor
 
 from lottolab.checks import one_of, require, tensors, within
 from lottolab.images import folders, glyphs, relabel, sources
-from lottolab.runs import places, steps
+from lottolab.jobs import steps
+from lottolab.runs import places
 
 
 @dataclass(frozen=True, eq=False)

@@ -18,7 +18,7 @@ from lottolab.membership.attacks import supervised, thresholds
 from lottolab.membership.experiments import attacks, controls, families, targets
 from lottolab.nets import foresight, masks, predict, tickets
 from lottolab.runs import places as run_places
-from lottolab.runs import results
+from lottolab.truth import results
 
 SETTING = {
     "dataset": "digits",

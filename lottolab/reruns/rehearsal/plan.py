@@ -9,11 +9,13 @@ from contextlib import contextmanager
 import matplotlib.pyplot as plt
 import torch
 
+from lottolab import jobs
 from lottolab.images.datasets import Dataset
+from lottolab.jobs import steps
 from lottolab.nets import tickets
 from lottolab.pages import parameters
 from lottolab.reruns.rehearsal.arguments import sparsest
-from lottolab.runs import jobs, results, steps
+from lottolab.truth import results
 
 # Images of the training and of the test part, channels, pixels a side, classes.
 OFFICIAL = {
