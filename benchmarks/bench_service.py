@@ -24,7 +24,7 @@ from torch import Tensor
 from lottolab.modelguard.commands import TIMED
 from lottolab.modelguard.experiments import attackers, over_http, services
 from lottolab.modelguard.service.worker import guarded
-from lottolab.runs import results
+from lottolab.truth import results
 
 BYTES = {"Content-Type": "application/octet-stream"}
 

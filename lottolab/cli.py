@@ -49,7 +49,7 @@ def status() -> None:
     """Show what has been run at which scale, for how long, and what is stale."""
     from lottolab import runs
     from lottolab.reruns import verify
-    from lottolab.runs import results
+    from lottolab.truth import results
 
     columns = ["chapter", "scale", "measurements", "stages", "stale", "computing time"]
     table = Table(*columns, "last run", title="Committed results")

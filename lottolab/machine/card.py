@@ -18,10 +18,11 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from lottolab import runs
+from lottolab import jobs
 from lottolab.ensembles.experiments import libraries
+from lottolab.jobs import named
 from lottolab.reruns.rehearsal import plan
-from lottolab.runs import jobs, places, staging, store
+from lottolab.runs import places, staging, store
 from lottolab.runs.progress import duration
 from lottolab.truth.claims_file import CHAPTERS
 
@@ -122,7 +123,7 @@ def judged(record: dict, here: Path, card: str) -> Finding:
 def _judged(record: dict, here: Path, there: Path, card: str) -> Finding:
     libraries._networks.cache_clear()  # they are on the device that they were built on
     began = time.perf_counter()
-    stage = runs.find(record["stage"])
+    stage = named.find(record["stage"])
     try:
         with on(card, there):
             result = stage(**record["arguments"])

@@ -13,9 +13,9 @@ from xml.etree import ElementTree
 
 import psutil
 
+from lottolab import jobs
 from lottolab.pages import parameters
 from lottolab.reruns import execute
-from lottolab.runs import jobs
 from lottolab.runs.progress import duration
 
 CELL_SECONDS = 1200  # a chapter's longest takes minutes on two slow cores

@@ -11,7 +11,7 @@ uses the same attacks.
 
 from typing import TYPE_CHECKING
 
-from lottolab.runs.definitions import lazily
+from lottolab import lazily
 
 if TYPE_CHECKING:
     from lottolab.membership.metrics import report

@@ -17,7 +17,7 @@ answers in batches, `state` is what must not be forgotten, `meters` counts.
 
 from typing import TYPE_CHECKING
 
-from lottolab.runs.definitions import lazily
+from lottolab import lazily
 
 if TYPE_CHECKING:  # they are imported when they are asked for
     from lottolab.modelguard.attacks.bayes import recover_partial_bayes

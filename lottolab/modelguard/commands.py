@@ -168,7 +168,7 @@ def _secret(path: Path) -> int:
 
 def _settings() -> dict[int, dict]:
     """Return what the edition's targets were trained by, for each seed."""
-    from lottolab.runs import results
+    from lottolab.truth import results
 
     stages = results.read_stages("modelguard", "laptop")
     found = {}

@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from lottolab.checks import check_seed, require, tensors, whole
 from lottolab.checks.taking import floats
 from lottolab.images.batches import normalise
+from lottolab.jobs.steps import by_row
 from lottolab.nets import predict
-from lottolab.runs.steps import by_row
 
 Ask = Callable[[Tensor], Tensor]
 Defence = Callable[[Tensor, Tensor | None], Tensor]

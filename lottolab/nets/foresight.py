@@ -18,9 +18,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lottolab.checks import one_of, require, within
+from lottolab.jobs.steps import few
 from lottolab.nets import masks as masking
 from lottolab.nets.strided import subsampled
-from lottolab.runs.steps import few
 
 METHODS = ("snip", "grasp", "synflow")
 Scores = dict[str, Tensor]

@@ -5,7 +5,7 @@ from torch import Tensor, nn
 
 from lottolab.checks import tensors, whole
 from lottolab.images.batches import normalise
-from lottolab.runs.steps import by_row
+from lottolab.jobs.steps import by_row
 
 
 @by_row

@@ -19,12 +19,12 @@ from torch import Tensor, nn
 from lottolab import runs
 from lottolab.checks import one_of, require, tensors, whole, within
 from lottolab.images.batches import Batches
+from lottolab.jobs.steps import few
 from lottolab.nets import masks as masking
 from lottolab.nets.checkpoint import resume_training, save_training
 from lottolab.nets.device import choose_precision, default_device
 from lottolab.nets.strided import subsampled
 from lottolab.runs import progress
-from lottolab.runs.steps import few
 
 Loss = Callable[[nn.Module, Tensor, Tensor, Tensor], Tensor]
 

@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from lottolab.runs.definitions import lazily
+from lottolab import lazily
 
 if TYPE_CHECKING:  # they are imported when they are asked for
     from lottolab.ownership.channels.alignment import align

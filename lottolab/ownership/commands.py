@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from lottolab.checks import require
-from lottolab.runs import progress
 
 if TYPE_CHECKING:
     from lottolab.ownership.channels.naming import State
@@ -211,7 +210,9 @@ def _dated(
 
 def _shown(title: str) -> AbstractContextManager:
     """Show on a terminal what is being done, and for how long."""
-    return progress.watch(title) if sys.stderr.isatty() else nullcontext()
+    from lottolab.jobs import display
+
+    return display.watch(title) if sys.stderr.isatty() else nullcontext()
 
 
 def _new(path: Path) -> None:

@@ -7,8 +7,7 @@ import pandas as pd
 from IPython.display import HTML, Markdown
 
 from lottolab.pages import parameters, show
-from lottolab.runs import results
-from lottolab.truth import claims
+from lottolab.truth import claims, results
 from lottolab.truth.claim import WHOSE
 from lottolab.truth.claims_file import CHAPTERS
 

@@ -14,8 +14,7 @@ from IPython.display import Markdown
 from scipy import stats as distributions
 
 from lottolab.checks import within
-from lottolab.runs import results
-from lottolab.truth import claims, stats
+from lottolab.truth import claims, results, stats
 from lottolab.truth.selection import ClaimError, select
 
 SUFFIX = ".machines.csv"

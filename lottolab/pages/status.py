@@ -14,11 +14,11 @@ import pandas as pd
 from IPython.display import HTML, Markdown
 from matplotlib.figure import Figure
 
+from lottolab import jobs
 from lottolab.pages import parameters, plots, show
 from lottolab.pages.parameters import SCALES
-from lottolab.runs import jobs, results
 from lottolab.runs.progress import duration
-from lottolab.truth import claims
+from lottolab.truth import claims, results
 from lottolab.truth.claims_file import CHAPTERS
 from lottolab.truth.selection import ClaimError, select
 

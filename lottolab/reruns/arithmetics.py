@@ -18,8 +18,8 @@ from lottolab import runs
 from lottolab.checks import one_of, require
 from lottolab.pages import machines
 from lottolab.reruns import execute
-from lottolab.runs import files, results, store
-from lottolab.truth import claims
+from lottolab.runs import files, store
+from lottolab.truth import claims, results
 from lottolab.truth.selection import ClaimError, select
 
 ARITHMETICS = {
@@ -27,10 +27,10 @@ ARITHMETICS = {
     "sse41": {"ONEDNN_MAX_CPU_ISA": "SSE41", "ATEN_CPU_CAPABILITY": "default"},
 }
 COMPUTE = """import json, sys
-from lottolab import runs
-from lottolab.runs import jobs
+from lottolab import jobs
+from lottolab.jobs import named
 work = json.load(sys.stdin)
-jobs.compute([(runs.find(name), given) for name, given in work], ())"""
+jobs.compute([(named.find(name), given) for name, given in work], ())"""
 
 
 def other(chosen: str | None = None) -> str:

@@ -204,12 +204,12 @@ def verify(
     """
     if against:
         raise SystemExit(_verify_against(against))
+    from lottolab.jobs import display
     from lottolab.reruns import verify as verification
-    from lottolab.runs import progress
 
     differs = False
     for chapter, scale in verification.committed():
-        with progress.watch("verify"):
+        with display.watch("verify"):
             outcomes = verification.verify(chapter, scale)
         for _, row in outcomes.iterrows():
             print(f"{chapter} {scale}: {row['function']}: {row['outcome']}")

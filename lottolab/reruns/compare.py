@@ -4,8 +4,7 @@ import numpy as np
 import pandas as pd
 
 from lottolab.pages import machines
-from lottolab.runs import results
-from lottolab.truth import claims
+from lottolab.truth import claims, results
 
 NOT_SETTINGS = {"claim", "value", "seed", "stale", *results.PROVENANCE}
 SAME, SEEDS, CHANGED = "same", "same where seeds are shared", "changed"

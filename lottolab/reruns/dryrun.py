@@ -8,12 +8,14 @@ import nbformat
 import pandas as pd
 from rich.table import Table
 
-from lottolab import runs
+from lottolab import jobs, runs
+from lottolab.jobs import display
 from lottolab.pages import parameters
 from lottolab.reruns import execute
 from lottolab.reruns.rehearsal import report, throughput
-from lottolab.runs import jobs, progress, results
+from lottolab.runs import progress
 from lottolab.runs.progress import duration
+from lottolab.truth import results
 
 COLUMNS = ["stage", "runs", "in store", "seconds", "minutes left", "peak_mb"]
 
@@ -80,7 +82,7 @@ def dry_run(chapters: list[str], scale: str, given: dict) -> None:
         ValueError: a chapter, the scale or a parameter is not allowed.
         Failed: chapters failed before their plans; the others are printed.
     """
-    console = progress.console()
+    console = display.console()
     left, failures = 0.0, []
     for chapter in chapters:
         console.print(f"{chapter} at {scale} scale, dry run", style="bold")

@@ -15,12 +15,13 @@ import joblib
 import nbformat
 import pandas as pd
 
-from lottolab import runs
+from lottolab import jobs, runs
 from lottolab.checks import require
 from lottolab.pages import parameters
 from lottolab.reruns import dryrun, execute
-from lottolab.runs import jobs, results, store
+from lottolab.runs import store
 from lottolab.runs.progress import duration
+from lottolab.truth import results
 from lottolab.truth.claims_file import CHAPTERS
 
 CODE = Path(__file__).resolve().parents[1]

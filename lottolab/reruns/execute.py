@@ -13,10 +13,13 @@ from pathlib import Path
 
 import nbformat
 
+from lottolab import jobs
 from lottolab.checks import require
+from lottolab.jobs import display
+from lottolab.jobs.environment import absolute
 from lottolab.pages import parameters
-from lottolab.runs import files, jobs, progress, results
-from lottolab.runs.jobs.environment import absolute
+from lottolab.runs import files
+from lottolab.truth import results
 
 ROOT = Path(__file__).resolve().parents[2]
 LINES = 16  # of an error that a page tells
@@ -78,9 +81,9 @@ def execute(
     source = parameters.BOOK / f"{chapter}.ipynb"
     own = {results.FOLDER: str(folder / "results"), results.OWN: "1" if apart else ""}
     left.unlink(missing_ok=True)
-    state = progress.State()
+    state = display.State()
     try:
-        with environment(chapter, scale, own), progress.watch(chapter) as state:
+        with environment(chapter, scale, own), display.watch(chapter) as state:
             notebook = run_cells(source, left, values)
         if faults := incomplete(notebook):
             raise Failed(f"it did not run to its end: {faults[0]}")

@@ -9,10 +9,10 @@ import pandas as pd
 from rich.table import Table
 
 from lottolab.checks import LONGEST, folder_name, require
+from lottolab.jobs import display
 from lottolab.pages import machines, parameters, render
 from lottolab.reruns import compare, execute, verify
-from lottolab.runs import progress, results
-from lottolab.truth import claims
+from lottolab.truth import claims, results
 
 MOST = 15  # lines of a printed table; `changes.csv` has all
 NOTE = """\
@@ -122,7 +122,7 @@ def _report(chapter: str, scale: str, table: Path) -> None:
     if path.is_relative_to(results.COMMITTED) and len(verify.stale(chapter, scale)):
         print("that table is stale in part: a difference may come from changed code")
     print(_machines(found, chapter, scale))
-    console = progress.console()
+    console = display.console()
     console.print(_differences(found))
     if len(found) > counts.get(compare.SAME, 0) + MOST:
         print("the largest shares first; all are in changes.csv beside the run")

@@ -16,14 +16,19 @@ from pathlib import Path
 import joblib
 import pandas as pd
 
-from lottolab import runs
+from lottolab import jobs, runs
 from lottolab.checks import require
+from lottolab.jobs import named
 from lottolab.reruns import execute
-from lottolab.runs import jobs, results, store
+from lottolab.runs import store
+from lottolab.truth import results
 
 RUN = """import json, sys
-from lottolab import runs
-runs.find(sys.argv[1])(**json.loads(sys.argv[2]))"""
+try:
+    from lottolab.jobs.named import find
+except ImportError:  # of before December 2026
+    from lottolab.runs import find
+find(sys.argv[1])(**json.loads(sys.argv[2]))"""
 STALE = """import json
 try:
     from lottolab.reruns import verify
@@ -71,14 +76,9 @@ def _rerun(group: pd.DataFrame) -> str:
     first = group.loc[seeds.idxmin()]
     arguments = json.loads(first["arguments"])
     try:
-        stage = runs.find(first["function"])
-        with runs.verifying():
-            stage(**arguments)
-    except LookupError as error:
-        return f"gone: {error}"
-    except runs.NotReproduced:
-        return "differs: run the chapter again"
-    except TypeError as error:
+        stage = named.find(first["function"])
+        stage(**arguments)
+    except (LookupError, TypeError) as error:
         return f"gone: {error}"
     same = runs.record(stage, **arguments)["digest"] == first["digest"]
     return "current again" if same else "differs: run the chapter again"
@@ -160,7 +160,7 @@ def _compared(old: Path, new: Path) -> dict[Code, bool]:
         ours = store.read_record(path.parent)
         if theirs and ours and "digest" in theirs:
             code = ours["stage"], ours["fingerprint"]
-            if code[1] == runs.current_of(code[0], ours["arguments"]):
+            if code[1] == named.current_of(code[0], ours["arguments"]):
                 same = theirs["digest"] == ours["digest"]
                 found[code] = found.get(code, True) and same
     return found

@@ -5,19 +5,13 @@ Ours is the package, a test's module and what a notebook has run (`__main__`).
 
 import ast
 import functools
-import hashlib
 import importlib.util
-import re
 import sys
-from collections.abc import Callable, Iterator
-from importlib import import_module
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 PACKAGE = Path(__file__).resolve().parents[1]
-STAGE = re.compile(
-    r"""^@runs\.stage\(\s*["']([^"']+)["']\s*,?\s*\)\n(?:@.*\n)*def (\w+)\(""", re.M
-)
 Scope = dict[str, tuple[str, str | None]]  # a name: its module, and its name there
 
 
@@ -37,7 +31,7 @@ class Module(NamedTuple):
 
 
 def is_ours(module: str) -> bool:
-    """Say whether the code of `module` counts: lottolab's, a notebook's or a test's."""
+    """Say whether the code of `module` counts: ours, a notebook's or a test's."""
     package = module.partition(".")[0]
     return package in ("lottolab", "__main__") or package.startswith("test_")
 
@@ -84,32 +78,6 @@ def has(place: Place) -> bool:
 
 
 @functools.cache
-def stages() -> dict[str, Place]:
-    """Find the package's stages by the names that they are given: `@runs.stage("a.b")`.
-
-    Raises:
-        ValueError: two stages have one name.
-    """
-    found: dict[str, Place] = {}
-    for path in sorted(PACKAGE.rglob("*.py")):
-        parts = path.relative_to(PACKAGE.parent).with_suffix("").parts
-        for name, function in STAGE.findall(path.read_text("utf-8")):
-            place = Place(".".join(parts), function)
-            if name in found:
-                raise ValueError(f"{found[name]} and {place} are both called {name}")
-            found[name] = place
-    return found
-
-
-def digest() -> str:
-    """Return a checksum of all the package's code, comments too."""
-    whole = hashlib.sha256()
-    for path in sorted(PACKAGE.rglob("*.py")):
-        whole.update(f"{path.relative_to(PACKAGE)}\n".encode() + path.read_bytes())
-    return whole.hexdigest()
-
-
-@functools.cache
 def read(name: str) -> Module | None:
     """Read a module's top, or return None where there is no such source."""
     text = _text(name)
@@ -123,26 +91,6 @@ def read(name: str) -> Module | None:
         for target in _targets(statement):
             found.defined.setdefault(target, []).append(statement)
     return found
-
-
-def lazily(package: str) -> Callable[[str], Any]:
-    """Return a package's `__getattr__`, for what it imports under `TYPE_CHECKING`.
-
-    So a room has its public names that has commands: to import these is to import the
-    room, and `lottolab --help` shall not wait for torch.
-
-    >>> lazily("lottolab.ownership")("commit").__module__
-    'lottolab.ownership.signatures.key'
-    """
-
-    def ask(name: str) -> Any:
-        if found := read(package).imported.get(name):
-            return getattr(import_module(found[0]), found[1])
-        if read(f"{package}.{name}"):
-            return import_module(f"{package}.{name}")
-        raise AttributeError(f"module {package!r} has no attribute {name!r}")
-
-    return ask
 
 
 def imports(node: ast.AST, package: str) -> Scope:
@@ -192,22 +140,17 @@ def _targets(statement: ast.stmt) -> set[str]:
     """Return the names that a statement defines or changes, as `TABLE["x"] = 1`."""
     if isinstance(statement, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
         return {statement.name}
-    if isinstance(statement, ast.Assign):
-        targets = statement.targets
-    elif isinstance(statement, ast.AnnAssign | ast.AugAssign):
-        targets = [statement.target]
-    else:
+    if not isinstance(statement, ast.Assign | ast.AnnAssign | ast.AugAssign):
         return set()
+    targets = getattr(statement, "targets", None) or [statement.target]
     names = (part for target in targets for part in ast.walk(target))
     return {part.id for part in names if isinstance(part, ast.Name)}
 
 
 def _text(name: str) -> str | None:
-    path = _file(name)
-    if path is not None:
+    if path := _file(name):
         return path.read_text("utf-8")
-    main = sys.modules.get("__main__")
-    cells = getattr(main, "In", []) if name == "__main__" else []
+    cells = getattr(sys.modules.get(name), "In", []) if name == "__main__" else []
     return "\n".join(filter(_parses, cells)) if cells else None
 
 

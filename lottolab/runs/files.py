@@ -1,7 +1,5 @@
 """Write files that appear complete or not at all, in the right mode."""
 
-from __future__ import annotations
-
 import os
 import re
 import shutil
@@ -9,10 +7,7 @@ import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from torch import Tensor
+from typing import Any
 
 FULL = re.compile(
     "No space left|[Dd]is[ck] quota exceeded|not enough space on the disk"
@@ -73,9 +68,9 @@ def replacing(path: str | Path, *, secret: bool = False) -> Iterator[Path]:
 
 
 def tensors(
-    state: dict[str, Tensor], path: str | Path, texts: dict[str, str] | None = None
+    state: dict[str, Any], path: str | Path, texts: dict[str, str] | None = None
 ) -> None:
-    """Write a safetensors file; `texts` go into its header.
+    """Write torch's tensors as a safetensors file; `texts` go into its header.
 
     Tensors that share memory, as tied weights do, are each written whole.
 

@@ -2,12 +2,9 @@
 
 The fingerprint of a function covers its own code and that of every function, class and
 module constant of ours that it reaches by name, however deep: their bodies, and not
-where they stand or what they are called. Left out are docstrings, comments and layout;
-the plumbing, which moves results about without changing them; where and how things are
-computed: `here(x)` and `back(x)` of `lottolab.nets.device` and `subsampled(x)` of
-`lottolab.nets.strided` count as `x`; what lets a rehearsal take a few steps only
-(`lottolab.runs.steps`); and statements that only ask `lottolab.checks` or a module in
-it to refuse bad input.
+where they stand or what they are called. Left out are docstrings, comments and layout,
+and what the tables below name: the plumbing; statements that only ask to refuse bad
+input; and what says where, how or how far to compute: `here(x)` counts as `x`.
 """
 
 import ast
@@ -17,35 +14,22 @@ import inspect
 import pickle
 import textwrap
 from collections.abc import Callable
-from typing import NamedTuple
+from dataclasses import dataclass
 
 from lottolab.runs import definitions
 from lottolab.runs.definitions import Place, Scope
 
-# What moves results about, or refuses bad input, without changing a result.
-PLUMBING = ("lottolab.runs", "lottolab.checks")
-# The bytes of a data set are named by its checksum, so how they were read is not code
-# that a result depends on.
-NAMED_BY_CHECKSUM = {
-    Place("lottolab.images.datasets", "get"),
-    Place("lottolab.images.datasets", "load"),
-}
-REFUSING = {"lottolab.checks"}
-REFUSING |= {f"lottolab.checks.{name}" for name in ("attacks", "taking", "tensors")}
+# What moves results about without changing one, or reads a data set, whose bytes are
+# named by its checksum.
+PLUMBING = ("lottolab.runs.", "lottolab.jobs.", "lottolab.truth.results.")
+PLUMBING += ("lottolab.images.datasets.get.", "lottolab.images.datasets.load.")
+REFUSING = {f"lottolab.checks{n}" for n in ("", ".attacks", ".taking", ".tensors")}
 ONLY_PLACES = {Place("lottolab.nets.device", name) for name in ("here", "back")}
 ONLY_PLACES |= {Place("lottolab.nets.strided", "subsampled")}  # how, not what
 # What rehearsals alone change; all arguments of `few` but the first are for them.
-FEW = Place("lottolab.runs.steps", "few")
+FEW = Place("lottolab.jobs.steps", "few")
 ONLY_PLACES |= {FEW, Place(FEW.module, "taken"), Place(FEW.module, "by_row")}
 Node = tuple[Place, frozenset[str]]  # a definition, and which keys of a table
-
-
-class Piece(NamedTuple):
-    """One definition: its text with each name of ours replaced by a number, and what
-    the numbers stand for."""
-
-    text: str
-    names: tuple[Place, ...]
 
 
 def fingerprint(function: Callable, words: frozenset[str] = frozenset()) -> str:
@@ -78,11 +62,11 @@ def _of(start: Place, words: frozenset[str]) -> str:
     """Label each piece by its text, then by its text and the labels of what it names,
     again and again until no two pieces that differ have one label."""
     pieces = _reached(start, words)
-    labels = {node: _hash(piece.text) for node, (piece, _) in pieces.items()}
+    labels = {node: _hash(text) for node, (text, _) in pieces.items()}
     while True:
         new = {
-            node: _hash(piece.text, *(labels[name] for name in names))
-            for node, (piece, names) in pieces.items()
+            node: _hash(text, *(labels[name] for name in names))
+            for node, (text, names) in pieces.items()
         }
         if len(set(new.values())) == len(set(labels.values())):
             return _hash(new[next(iter(pieces))], *sorted(new.values()))[:16]
@@ -94,17 +78,17 @@ def _hash(*parts: str) -> str:
 
 
 @functools.cache
-def _reached(start: Place, words: frozenset[str]) -> dict[Node, tuple[Piece, list]]:
-    """Return what is reached from the start, which comes first: each piece, and the
-    nodes that its names stand for."""
+def _reached(start: Place, words: frozenset[str]) -> dict[Node, tuple[str, list]]:
+    """Return what is reached from the start, which comes first: each piece's text, and
+    the nodes that its numbers stand for."""
     todo, found = [(start, _keys(start) & words)], {}
     while todo:
         node = todo.pop()
         if node in found:
             continue
-        piece = _piece(*node)
-        names = [(place, _keys(place) & words) for place in piece.names]
-        found[node] = piece, names
+        text, places = _piece(*node)
+        names = [(place, _keys(place) & words) for place in places]
+        found[node] = text, names
         todo += names
     return found
 
@@ -125,8 +109,9 @@ def _statements(place: Place) -> list[ast.stmt]:
 
 
 @functools.cache
-def _piece(place: Place, chosen: frozenset[str]) -> Piece:
-    """Make the piece of a definition; of a table, only of the chosen entries."""
+def _piece(place: Place, chosen: frozenset[str]) -> tuple[str, list[Place]]:
+    """Return a definition's text, of a table that of the chosen entries, with each name
+    of ours replaced by a number, and what the numbers stand for."""
     nodes = [_bare(statement, chosen) for statement in _statements(place)]
     local: Scope = {}
     package = place.module.rpartition(".")[0]
@@ -137,7 +122,7 @@ def _piece(place: Place, chosen: frozenset[str]) -> Piece:
     names: list[Place] = []
     visitor = _Numbered(place.module, local, hidden, names)
     texts = [ast.unparse(_filled(visitor.visit(node))) for node in nodes]
-    return Piece("\n".join(texts), tuple(names))
+    return "\n".join(texts), names
 
 
 def _bare(statement: ast.stmt, chosen: frozenset[str]) -> ast.AST:
@@ -153,34 +138,23 @@ def _bare(statement: ast.stmt, chosen: frozenset[str]) -> ast.AST:
     kinds = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
     if isinstance(node, kinds):
         node.name = "_"
-        makers = [_makes_a_stage(d) for d in node.decorator_list]
-        pairs = zip(node.decorator_list, makers, strict=True)
-        node.decorator_list = [d for d, maker in pairs if not maker]
+        called = [getattr(d, "func", d) for d in node.decorator_list]
+        pairs = zip(node.decorator_list, map(ast.unparse, called), strict=True)
+        node.decorator_list = [d for d, name in pairs if not name.endswith("stage")]
     for part in ast.walk(node):
         if isinstance(part, kinds) and ast.get_docstring(part) is not None:
             part.body = part.body[1:]
     return node
 
 
-def _makes_a_stage(decorator: ast.expr) -> bool:
-    called = decorator.func if isinstance(decorator, ast.Call) else decorator
-    return ast.unparse(called).endswith("stage")
-
-
+@dataclass
 class _Numbered(ast.NodeTransformer):
     """Replace what is ours by numbers, in the order in which it is named."""
 
-    def __init__(
-        self, module: str, local: Scope, hidden: set[str], names: list[Place]
-    ) -> None:
-        self.module, self.local = module, local
-        self.hidden, self.names = hidden, names
-
-    def visit_Name(self, node: ast.Name) -> ast.AST:
-        return self._named(node)
-
-    def visit_Attribute(self, node: ast.Attribute) -> ast.AST:
-        return self._named(node)
+    module: str
+    local: Scope
+    hidden: set[str]
+    names: list[Place]
 
     def visit_FunctionDef(self, node: ast.FunctionDef) -> ast.AST:
         decorators = node.decorator_list
@@ -196,22 +170,18 @@ class _Numbered(ast.NodeTransformer):
         return self.generic_visit(call)
 
     def visit_Expr(self, node: ast.Expr) -> ast.AST | None:
-        called = (
-            self._own(node.value.func) if isinstance(node.value, ast.Call) else None
-        )
+        called = isinstance(node.value, ast.Call) and self._own(node.value.func)
         if called and called.module in REFUSING:
             return None
         return self.generic_visit(node)
 
     def visit_Import(self, node: ast.Import) -> ast.AST | None:
-        return None if self._ours(node) else node
-
-    visit_ImportFrom = visit_Import
-
-    def _ours(self, node: ast.AST) -> bool:
         package = self.module.rpartition(".")[0]
         homes = definitions.imports(node, package).values()
-        return all(definitions.is_ours(home) for home, _ in homes)
+        ours = all(definitions.is_ours(home) for home, _ in homes)
+        return None if ours else node
+
+    visit_ImportFrom = visit_Import
 
     def _own(self, node: ast.AST) -> Place | None:
         """Return what a name stands for, unless the code has its own of that name."""
@@ -221,14 +191,16 @@ class _Numbered(ast.NodeTransformer):
         found = definitions.find(self.module, chain, self.local)
         return found[0] if found and found[1] == len(chain) else None
 
-    def _named(self, node: ast.Name | ast.Attribute) -> ast.AST:
+    def visit_Attribute(self, node: ast.Name | ast.Attribute) -> ast.AST:
         chain = definitions.chain(node)
         found = definitions.find(self.module, chain, self.local) if chain else None
         if found is None or isinstance(node.ctx, ast.Store):
             return self.generic_visit(node)
         place, used = found
         word = place.name  # of what is left out: what it is called counts
-        if not (_is_plumbing(place) or place in ONLY_PLACES):
+        if not (place in ONLY_PLACES or place.module == "lottolab.checks") and (
+            not f"{place.module}.{place.name}.".startswith(PLUMBING)
+        ):
             word = f"_{len(self.names)}"
             self.names.append(place)
         new: ast.expr = ast.Name(word, ast.Load())
@@ -236,10 +208,7 @@ class _Numbered(ast.NodeTransformer):
             new = ast.Attribute(new, name, ast.Load())
         return new
 
-
-def _is_plumbing(place: Place) -> bool:
-    inside = place.module in PLUMBING or place.module.startswith("lottolab.runs.")
-    return inside or place in NAMED_BY_CHECKSUM
+    visit_Name = visit_Attribute
 
 
 def _filled(node: ast.AST) -> ast.AST:

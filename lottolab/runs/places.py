@@ -1,23 +1,15 @@
-"""What a stage is called, where its result lies, and whether that is still current.
+"""What a stage is called, where its result lies, and whether that is still current."""
 
-None of it computes a stage, and what is asked by name imports none of its code.
-"""
-
-import atexit
-import contextlib
-import functools
 import hashlib
 import inspect
 import json
 import os
 import reprlib
 from collections.abc import Callable, Iterator
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from lottolab.checks import require
-from lottolab.runs import definitions, files, fingerprint, store
+from lottolab.runs import fingerprint, store
 
 # Who knows what bytes the argument `dataset` means joins in when it is imported.
 CHECKSUMS: dict[str, Callable[[Any], str]] = {}
@@ -77,8 +69,7 @@ def place(stage: Callable, **given) -> Path:
 def record(stage: Callable, **given) -> dict | None:
     """Return the record of the finished stage (arguments, fingerprint, seconds, digest,
     memory, versions …) with `stale` set, or None where there is no result."""
-    folder = place(stage, **given)
-    found = store.read_record(folder)
+    found = store.read_record(place(stage, **given))
     if found is None:
         return None
     return found | {"stale": found["fingerprint"] != current(stage, found["arguments"])}
@@ -86,77 +77,22 @@ def record(stage: Callable, **given) -> dict | None:
 
 def current(stage: Callable, full: dict) -> str:
     """Return the fingerprint of the stage's code as it stands, for these arguments."""
-    words = frozenset(_words(full))
+    named = frozenset(words(full))
     known = vars(stage).setdefault("_fingerprints", {})
-    if words not in known:
-        known[words] = fingerprint.fingerprint(stage, words)
-    return known[words]
+    if named not in known:
+        known[named] = fingerprint.fingerprint(stage, named)
+    return known[named]
 
 
-def current_of(stage_name: str, full: dict) -> str | None:
-    """Return the fingerprint of a stage by its name, importing none of its code; None
-    if the code has no such stage any more."""
-    return _current_of(stage_name, frozenset(_words(full)))
-
-
-@functools.cache
-def _current_of(stage_name: str, words: frozenset[str]) -> str | None:
-    place = definitions.stages().get(stage_name)
-    if place is None:
-        return None
-    known, key = _known(), json.dumps([stage_name, *sorted(words)])
-    if key not in known:
-        known[key] = fingerprint.of(place, words)
-    return known[key]
-
-
-@functools.cache
-def _known() -> dict[str, str]:
-    """Return what earlier processes found of the code as it stands; what this one adds
-    is kept beside the store when it ends."""
-    path, code = root() / "fingerprints.json", definitions.digest()
-    try:
-        known = dict(json.loads(path.read_text())[code])
-    except (OSError, ValueError, LookupError, TypeError):
-        known = {}
-    before = len(known)
-
-    def keep() -> None:
-        if len(known) > before:
-            with contextlib.suppress(OSError):
-                path.parent.mkdir(parents=True, exist_ok=True)
-                with files.replacing(path) as new:
-                    new.write_text(json.dumps({code: known}))
-
-    atexit.register(keep)
-    return known
-
-
-def _words(value) -> Iterator[str]:
+def words(value) -> Iterator[str]:
     """Yield every string in a JSON value: a table's key may be among them."""
     if isinstance(value, str):
         yield value
     elif isinstance(value, dict | list):
         for part in value.values() if isinstance(value, dict) else value:
-            yield from _words(part)
-
-
-def find(stage_name: str) -> Callable:
-    """Return the package's stage of that name.
-
-    Raises:
-        LookupError: there is no such stage any more.
-    """
-    place = definitions.stages().get(stage_name)
-    if place is None:
-        raise LookupError(f"the code has no stage {stage_name} any more")
-    return getattr(import_module(place.module), place.name)
+            yield from words(part)
 
 
 def checksum(full: dict) -> str | None:
     """Return the checksum of the data set that the arguments name, if they name one."""
-    if "dataset" not in full:
-        return None
-    must = "who has a stage with a dataset must import lottolab.images.datasets"
-    require("dataset" in CHECKSUMS, must, "none")
-    return CHECKSUMS["dataset"](full["dataset"])
+    return CHECKSUMS["dataset"](full["dataset"]) if "dataset" in full else None

@@ -1,41 +1,31 @@
-"""Give a computation a place on disk: finished work is read back, never half-written.
+"""Read what a stage has returned, or compute it, once however many ask, or resume."""
 
-A *stage* is a plain function of plain arguments that returns a dict of arrays, tables,
-state dicts and JSON values. Its place is named by its own name, its arguments and the
-checksum of its data set; its record holds the fingerprint of its code. A stage whose
-code has changed since is *stale*: it is computed again when it is next asked for, and
-until then nothing is thrown away.
-"""
-
-import contextvars
 import functools
 import os
 import platform
 import shutil
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextvars import ContextVar
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 from filelock import FileLock
 
-from lottolab.runs import places, progress, steps, store
+from lottolab.runs import places, progress, store
 
 DRY = "LOTTOLAB_DRY_RUN"  # set where no stage may be computed
 DIED = "LOTTOLAB_DIED"  # places of stages that ended their processes, and again alone
 DRAWN = {"glyphs.drawn", "folders.decoded"}  # but these, which only make a data set
 # Who knows on what device stages are computed joins in when it is imported.
 SURROUNDINGS: dict[str, Callable[[], str]] = {}
-_active: contextvars.ContextVar[dict | None] = contextvars.ContextVar(
-    "active", default=None
-)
-
-
-class NotReproduced(Exception):
-    """A rerun of a stage gave other bytes than its record."""
+# Who looks on while stages are computed, as a rehearsal does: the last one may change
+# the arguments of a stage (`asked`) and calls its function (`computed`).
+WATCHING: list[Any] = []
+_active: ContextVar[dict | None] = ContextVar("active", default=None)
 
 
 class DryRun(Exception):
@@ -50,8 +40,7 @@ def stage(name: str) -> Callable[[Callable[..., dict]], Callable[..., dict]]:
     """Keep what a function returns on disk; call it again only when it must run.
 
     The name, such as `tickets.dense`, stands in the store and in the tables of results
-    and stays when the function moves or is called something else. Two stages of the
-    package with one name are an error of `definitions.stages`.
+    and stays when the function moves or is called something else.
 
     The arguments must be JSON values. Of one called `dataset`, the checksum of what it
     means (see `places.CHECKSUMS`) joins the name of the place. The function returns a
@@ -88,47 +77,30 @@ def scratch() -> Path | None:
     return folder
 
 
-@contextmanager
-def verifying() -> Iterator[None]:
-    """Within the block, stamp a stale stage current if a rerun gives the same bytes.
-
-    Raises:
-        NotReproduced: a rerun gave other bytes; the record stays as it was.
-    """
-    token = _verify.set(True)
-    try:
-        yield
-    finally:
-        _verify.reset(token)
-
-
-_verify: contextvars.ContextVar[bool] = contextvars.ContextVar("verify", default=False)
-
-
 def _obtain(stage: Callable, given: dict) -> dict:
-    full = steps.watcher().asked(stage, places.arguments(stage, given))
-    folder = places.place(stage, **full)
+    full = places.arguments(stage, given)
+    if WATCHING:
+        full = WATCHING[-1].asked(stage, full)
+    name, folder = places.name(stage), places.place(stage, **full)
     folder.parent.mkdir(parents=True, exist_ok=True)
     main = {k: full[k] for k in ("dataset", "index", "seed") if k in full}
     if isinstance(main.get("dataset"), dict):
         main["dataset"] = main["dataset"]["name"]
-    label = " ".join([places.name(stage), *(f"{k}={v}" for k, v in main.items())])
+    label = " ".join([name, *(f"{k}={v}" for k, v in main.items())])
     outer, asked = _active.get(), time.perf_counter()
     with FileLock(folder.with_suffix(".lock")):
-        own, run = f"{places.name(stage)}/{folder.name}", places.told(stage, full)
-        progress.emit(
-            "start", stage=places.name(stage), label=label, place=own, run=run
-        )
+        own, run = f"{name}/{folder.name}", places.told(stage, full)
+        progress.emit("start", stage=name, label=label, place=own, run=run)
         try:
             result, cached = _read(stage, full, folder), True
             if result is None:
                 result, cached = _compute(stage, full, folder), False
         except BaseException as error:
-            progress.emit("fail", stage=places.name(stage))
+            progress.emit("fail", stage=name)
             error.add_note(f"in the stage {run}")
             raise
         seconds = store.read_record(folder)["seconds"]
-        progress.emit("end", stage=places.name(stage), cached=cached, seconds=seconds)
+        progress.emit("end", stage=name, cached=cached, seconds=seconds)
     if outer is not None:  # its own seconds leave out what it asked of others
         outer["nested"] += time.perf_counter() - asked
         outer["asked"].add(own)
@@ -150,44 +122,36 @@ def _read(stage: Callable, full: dict, folder: Path) -> dict | None:
 def _compute(stage: Callable, full: dict, folder: Path) -> dict:
     import torch
 
-    if os.environ.get(DRY) and places.name(stage) not in DRAWN:
-        raise DryRun(f"{places.name(stage)} is not in the store")
-    if f"{places.name(stage)}/{folder.name}" in os.environ.get(DIED, "").split():
-        raise ProcessDied(
-            f"{places.told(stage, full)} has ended its process twice before"
-        )
+    name = places.name(stage)
+    if os.environ.get(DRY) and name not in DRAWN:
+        raise DryRun(f"{name} is not in the store")
+    if f"{name}/{folder.name}" in os.environ.get(DIED, "").split():
+        raise ProcessDied(f"{places.told(stage, full)} has ended its process twice")
     torch.set_num_threads(1)
     partial = folder.with_name(f"{folder.name}.partial-{places.current(stage, full)}")
     partial.mkdir(exist_ok=True)
     active = {"folder": partial, "scratches": 0, "nested": 0.0, "asked": set()}
     token, start = _active.set(active), time.perf_counter()
     try:
-        values = steps.watcher().computed(stage, full)
+        if WATCHING:
+            values = WATCHING[-1].computed(stage, full)
+        else:
+            values = stage.__wrapped__(**full)
     finally:
         _active.reset(token)
     wall = time.perf_counter() - start
     meta = {
-        "stage": places.name(stage),
+        "stage": name,
         "arguments": full,
         "data": places.checksum(full),
         "fingerprint": places.current(stage, full),
         "seconds": round(wall - active["nested"], 3),
         "asked": sorted(active["asked"]),
     } | surroundings()
-    if _verify.get() and (old := store.read_record(folder)):
-        _compare(old, store.write(values, partial / "result", meta), folder)
     store.write(values, partial / "result", meta)
     store.publish(partial / "result", folder)
     shutil.rmtree(partial)
     return store.read(folder)
-
-
-def _compare(old: dict, new: dict, folder: Path) -> None:
-    if old["digest"] != new["digest"]:
-        raise NotReproduced(
-            f"{old['stage']} {old['arguments']}: a rerun gives other bytes than the "
-            f"record in {folder}; run the chapter again"
-        )
 
 
 def surroundings() -> dict:

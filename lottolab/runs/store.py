@@ -1,6 +1,5 @@
 """Write a stage's result as files and read it back: safetensors, CSV and JSON only.
 
-A result is a folder: a file a value and `record.json`, which names each file's sha256.
 A folder appears under its name in one step, complete, or not at all.
 """
 
@@ -12,11 +11,7 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import numpy as np
-import pandas as pd
-from safetensors import SafetensorError
-
-# torch is imported where a value is written or read: records are read without it.
+# What holds values is imported where one is written or read, not to read records.
 from lottolab.runs import files
 
 
@@ -87,6 +82,8 @@ def read(place: Path) -> dict:
     record = read_record(place)
     if record is None:
         raise Damaged(f"{place / 'record.json'} is missing or damaged")
+    from safetensors import SafetensorError
+
     values = {}
     for name, file in record["files"].items():
         path = place / file["file"]
@@ -99,13 +96,6 @@ def read(place: Path) -> dict:
     return values
 
 
-def stamp(place: Path, fingerprint: str) -> None:
-    """Note that code with this fingerprint gives this result."""
-    record = read_record(place) | {"fingerprint": fingerprint}
-    with files.replacing(place / "record.json") as new:
-        new.write_text(json.dumps(record, indent=1))
-
-
 def sha256(path: Path) -> str:
     """Return the sha256 of a file's bytes, in hexadecimal."""
     with open(path, "rb") as file:
@@ -114,11 +104,10 @@ def sha256(path: Path) -> str:
 
 def peak_memory() -> int:
     """Return the largest resident memory of this process so far, in MB."""
-    import psutil
+    if sys.platform == "win32":
+        import psutil
 
-    info = psutil.Process().memory_info()
-    if hasattr(info, "peak_wset"):  # Windows
-        return info.peak_wset // 2**20
+        return psutil.Process().memory_info().peak_wset // 2**20
     import resource
 
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -142,6 +131,8 @@ def _write_value(folder: Path, name: str, value) -> dict:
 
 
 def _kind(name: str, value) -> str:
+    import numpy as np
+    import pandas as pd
     import torch
 
     if isinstance(value, pd.DataFrame):
@@ -150,10 +141,9 @@ def _kind(name: str, value) -> str:
         return "tensor"
     if isinstance(value, np.ndarray):
         return "array"
-    if isinstance(value, dict) and value:
-        tensors = [isinstance(v, torch.Tensor) for v in value.values()]
-        if all(tensors):
-            return "state"
+    parts = value.values() if isinstance(value, dict) else ()
+    if parts and all(isinstance(part, torch.Tensor) for part in parts):
+        return "state"
     try:
         json.dumps(value, allow_nan=False)
     except (TypeError, ValueError) as error:
@@ -166,6 +156,8 @@ def _kind(name: str, value) -> str:
 
 def _read_value(path: Path, kind: str):
     if kind == "table":
+        import pandas as pd
+
         return pd.read_csv(path, keep_default_na=False, na_values=[""])
     if kind == "json":
         return json.loads(path.read_text())

@@ -1,5 +1,6 @@
 """What counts as evidence: intervals, and claims that are judged by them.
 
+`results` keeps what was measured in tables.
 `stats` makes intervals over seeds, and `rates` exact ones of hits in trials;
 `intervals` has those of measures that models and images share and of the strongest of
 several attacks, and simulates how often they hold.

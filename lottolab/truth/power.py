@@ -18,8 +18,7 @@ import pandas as pd
 from scipy import stats as distributions
 
 from lottolab.checks import within
-from lottolab.runs import results
-from lottolab.truth import claims, stats
+from lottolab.truth import claims, results, stats
 from lottolab.truth.claim import COUNTS
 from lottolab.truth.claims_file import CHAPTERS
 from lottolab.truth.selection import select

@@ -22,8 +22,8 @@ from lottolab.modelguard import ModelGuardS
 from lottolab.modelguard.service.state import State
 from lottolab.nets import checkpoint, models
 from lottolab.ownership import SignatureKey
-from lottolab.runs import results, store
-from lottolab.truth import claims_file
+from lottolab.runs import store
+from lottolab.truth import claims_file, results
 
 ODD = [b"null", b"NaN", b"-1", b"1e999", b'"x"', b"[]", b"{}", b"\0", b"\xff", b"\n"]
 

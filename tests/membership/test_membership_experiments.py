@@ -1,6 +1,5 @@
 """The stages of chapter 2, on networks of a second each."""
 
-import inspect
 import os
 from dataclasses import replace
 from pathlib import Path
@@ -15,10 +14,10 @@ from lottolab.images import datasets, partition
 from lottolab.images.batches import normalise
 from lottolab.membership import metrics, signals
 from lottolab.membership.attacks import supervised, thresholds
-from lottolab.membership.experiments import attacks, controls, families, targets
+from lottolab.membership.experiments import attacks, families, targets
 from lottolab.nets import foresight, masks, predict, tickets
 from lottolab.runs import places as run_places
-from lottolab.runs import results
+from lottolab.truth import results
 
 SETTING = {
     "dataset": "digits",
@@ -80,32 +79,6 @@ def test_a_treatment_may_change_the_setting():
     assert (given["rewind_at"], given["rates"]) == (1, [0.5])
     with pytest.raises(ValueError, match="did you mean dense"):
         targets.training({"name": "dens"}, seed=0, **SETTING)
-
-
-@pytest.mark.parametrize("rates", [[0.5], [0.3, 0.4]])
-def test_a_partners_mask_is_the_ticket_of_other_images_and_the_same_start(rates):
-    """Where the halves are exchanged, it is the ticket's mask itself."""
-    given = SETTING | {"seed": 3, "rates": rates}
-    found = controls.partner_mask(**given)
-    ticket = tickets.iterative(**given)
-    assert found["density"] == pytest.approx(ticket["density"], abs=1e-3)
-    assert any(
-        not torch.equal(mask, ticket["masks"][name])
-        for name, mask in found["masks"].items()
-    )
-    weights = found["weights"]
-    assert all((weights[n][~mask] == 0).all() for n, mask in found["masks"].items())
-    read = tickets.read
-
-    def exchanged(**setting):
-        parts = read(**setting)
-        return parts | {"train": parts["out"], "out": parts["train"]}
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(tickets, "read", exchanged)
-        body = inspect.unwrap(controls.partner_mask)
-        again = body(**given)
-    assert all(torch.equal(m, ticket["masks"][n]) for n, m in again["masks"].items())
 
 
 def test_ones_own_images_enter_a_stage(tmp_path):

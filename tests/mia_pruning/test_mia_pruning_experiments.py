@@ -20,7 +20,7 @@ from lottolab.mia_pruning.attacks import samia
 from lottolab.mia_pruning.defences import dp, minmax
 from lottolab.mia_pruning.experiments import leaks, studies, treatments
 from lottolab.nets import predict, tickets, train
-from lottolab.runs import results
+from lottolab.truth import results
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:Optimal order"),

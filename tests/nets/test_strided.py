@@ -24,7 +24,7 @@ from torch.nn.utils import parametrizations, parametrize, prune
 from lottolab.nets import models
 from lottolab.nets.strided import CHANNELS, Subsampled, subsampled
 from lottolab.pages import parameters
-from lottolab.runs import results
+from lottolab.truth import results
 
 CHILD = Path(__file__).with_name("backward.py")
 STEMS = ("same", "stride2", "imagenet")

@@ -16,6 +16,7 @@ from torch.nn.utils import prune
 
 from lottolab import ownership
 from lottolab.cli import main
+from lottolab.jobs import display
 from lottolab.nets import models
 from lottolab.ownership import SignatureKey
 from lottolab.ownership.attacks import symmetry
@@ -385,7 +386,7 @@ def test_what_is_being_done_is_told_to_who_watches(monkeypatch, tmp_path):
     monkeypatch.setenv(progress.FOLDER, str(tmp_path / "events"))
     assert verified(state, "--reference", "net") == 0
     (file,) = (tmp_path / "events").iterdir()
-    told = progress.State()
+    told = display.State()
     for line in file.read_text().splitlines():
         told.feed(json.loads(line))
     assert told.line().startswith("matching the channels of ")

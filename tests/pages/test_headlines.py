@@ -6,8 +6,7 @@ import pandas as pd
 import pytest
 
 from lottolab.pages import headlines, parameters
-from lottolab.runs import results
-from lottolab.truth import claims, claims_file
+from lottolab.truth import claims, claims_file, results
 
 SAID = "headline: {{says: It {0} & well., words: {0} & well, place: abstract, here: how"
 CLAIMS = f"""\

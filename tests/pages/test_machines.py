@@ -8,8 +8,7 @@ import pytest
 from scipy import stats as scipy_stats
 
 from lottolab.pages import machines
-from lottolab.runs import results
-from lottolab.truth import claims_file
+from lottolab.truth import claims_file, results
 
 CLAIMS = """\
 - {id: ownership-more, chapter: ownership, place: "1", whose: paper,

@@ -16,7 +16,7 @@ from nbformat import v4
 from lottolab.pages import parameters
 from lottolab.pages.render import mathjax, render, render_page
 from lottolab.reruns import edition, execute
-from lottolab.runs import results
+from lottolab.truth import results
 
 ROOT = Path(__file__).parents[2]
 TOC = "format: jb-book\nroot: book/intro\nchapters:\n  - file: book/ownership\n"
@@ -89,7 +89,7 @@ def test_a_notebook_can_be_replaced_and_a_failure_keeps_the_earlier_page(
 
 FAILS = """\
 from lottolab import runs
-from lottolab.runs import jobs
+from lottolab import jobs
 
 @runs.stage("test_render.train")
 def train(*, network, seed):

@@ -16,10 +16,10 @@ from matplotlib.colors import to_hex, to_rgb
 from matplotlib.container import ErrorbarContainer
 from scipy import stats as scipy_stats
 
+from lottolab.jobs import named
 from lottolab.nets import tickets
 from lottolab.pages import parameters, plots, show
-from lottolab.runs import places, results
-from lottolab.truth import claims, claims_file
+from lottolab.truth import claims, claims_file, results
 
 SEEDS = (0, 1, 2, 3)
 FIFTH, SPARSEST = 0.168, 0.0115
@@ -82,7 +82,7 @@ def committed(tmp_path, monkeypatch):
     """Commit a table of measurements; the code is that which made them."""
     monkeypatch.delenv("LOTTOLAB_RESULTS", raising=False)
     monkeypatch.setattr(results, "COMMITTED", tmp_path)
-    monkeypatch.setattr(places, "current_of", lambda stage, full: "new")
+    monkeypatch.setattr(named, "current_of", lambda stage, full: "new")
     monkeypatch.setattr(claims_file, "FILE", tmp_path / "claims.yaml")
     (tmp_path / "claims.yaml").write_text(CLAIMS, encoding="utf-8")
     stages = [
@@ -337,7 +337,7 @@ def test_a_pivoted_table_has_no_column_of_its_own():
 
 def test_a_claim_on_stale_numbers_says_so(committed, monkeypatch):
     assert not show.scorecard("laptop")["note"].str.contains("stale").any()
-    monkeypatch.setattr(places, "current_of", lambda stage, full: "newer")
+    monkeypatch.setattr(named, "current_of", lambda stage, full: "newer")
     card = show.scorecard("laptop")
     judged = ~card["verdict"].isin({claims.NOT_RUN, claims.NOT_TESTABLE})
     assert judged.sum() == 3

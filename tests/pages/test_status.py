@@ -8,10 +8,10 @@ import matplotlib.pyplot as plt
 import pandas as pd
 import pytest
 
+from lottolab.jobs import named
 from lottolab.pages import parameters, show, status
 from lottolab.pages.parameters import SCALES
-from lottolab.runs import places, results
-from lottolab.truth import claims_file
+from lottolab.truth import claims_file, results
 
 CLAIMS = """\
 - {id: ownership-holds, chapter: ownership, place: "§1", whose: paper,
@@ -59,7 +59,7 @@ def commit(folder, stages=STAGES) -> None:
 def committed(tmp_path, monkeypatch):
     """Commit one chapter at one scale; its code is `CODE`."""
 
-    monkeypatch.setattr(places, "current_of", lambda name, full: CODE.get(name))
+    monkeypatch.setattr(named, "current_of", lambda name, full: CODE.get(name))
     monkeypatch.setattr(results, "COMMITTED", tmp_path / "data/results")
     monkeypatch.delenv("LOTTOLAB_RESULTS", raising=False)
     monkeypatch.setenv("LOTTOLAB_JOBS", "3")

@@ -10,8 +10,7 @@ import torch
 from lottolab.nets import tickets
 from lottolab.pages import machines as pages
 from lottolab.reruns import arithmetics, execute
-from lottolab.runs import results
-from lottolab.truth import claims_file
+from lottolab.truth import claims_file, results
 
 SETTING = {
     "dataset": "digits",

@@ -12,7 +12,8 @@ from lottolab import cli
 from lottolab.images import datasets
 from lottolab.pages import parameters
 from lottolab.reruns import dryrun, execute
-from lottolab.runs import results, staging
+from lottolab.runs import staging
+from lottolab.truth import results
 
 PARAMETERS = """\
 count: int = 3  # in [1, 5]
@@ -20,7 +21,7 @@ early: bool = False  # ask before the plan"""
 STAGES = """\
 import pathlib
 from lottolab import runs
-from lottolab.runs import jobs
+from lottolab import jobs
 if count == 5:
     raise ValueError("count must not be 5")
 @runs.stage("test_dryrun.first")

@@ -9,10 +9,11 @@ from nbformat import v4
 
 from lottolab.pages import parameters
 from lottolab.reruns import edition, execute
-from lottolab.runs import results, staging
+from lottolab.runs import staging
+from lottolab.truth import results
 
 WORK = """\
-from lottolab.runs import results
+from lottolab.truth import results
 from test_edition import counted
 rows = [results.row(counted, dict(x=count), metric="m", value=1.0)
         for _ in [counted(x=count)]]
@@ -161,7 +162,7 @@ def test_a_failure_stops_no_other_chapter_and_is_told_at_the_end(ran, tmp_path, 
 
 
 def test_who_failed_has_no_results_for_those_that_read_them(ran, tmp_path, capfd):
-    card = "from lottolab.runs import results\n"
+    card = "from lottolab.truth import results\n"
     card += "print([n for n in ('first', 'second') if results.find(n, scale)])"
     nbformat.write(notebook("card", card), tmp_path / "book/card.ipynb")
     edition.run_all("laptop")

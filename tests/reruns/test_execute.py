@@ -12,9 +12,11 @@ import pytest
 import yaml
 from nbformat import v4
 
+from lottolab import jobs
 from lottolab.pages import parameters
 from lottolab.reruns import execute
-from lottolab.runs import files, jobs, results
+from lottolab.runs import files
+from lottolab.truth import results
 
 PARAMETERS = """\
 scale: str = "laptop"  # one of smoke, laptop
@@ -32,7 +34,7 @@ if what == "stop":
     raise SystemExit
 if what == "die":
     from lottolab import runs
-    from lottolab.runs import jobs
+    from lottolab import jobs
     @runs.stage("test_execute.die")
     def die(*, seed):
         os.kill(os.getpid(), signal.SIGKILL)

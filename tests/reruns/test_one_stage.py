@@ -7,9 +7,11 @@ import pandas as pd
 import pytest
 
 from lottolab import cli
+from lottolab.jobs import named
 from lottolab.reruns import execute
 from lottolab.reruns.sweeps import one_stage
-from lottolab.runs import places, results, staging
+from lottolab.runs import places, staging
+from lottolab.truth import results
 
 
 @staging.stage("test_one_stage.curve")
@@ -41,9 +43,9 @@ def edition(tmp_path, monkeypatch):
     table = pd.DataFrame(rows, columns=results.STAGE)
     table.to_csv(tmp_path / "committed/modelguard/laptop.stages.csv", index=False)
     known = {"curve": curve, "flat": flat}
-    monkeypatch.setattr(places, "find", lambda name: known[name.rpartition(".")[2]])
-    now = lambda name, full: places.current(places.find(name), full)  # noqa: E731
-    monkeypatch.setattr(places, "current_of", now)
+    monkeypatch.setattr(named, "find", lambda name: known[name.rpartition(".")[2]])
+    now = lambda name, full: places.current(named.find(name), full)  # noqa: E731
+    monkeypatch.setattr(named, "current_of", now)
     monkeypatch.setattr(results, "COMMITTED", tmp_path / "committed")
     monkeypatch.setattr(execute, "ROOT", tmp_path)
     for key in [k for k in os.environ if k.startswith("LOTTOLAB_")]:

@@ -10,8 +10,9 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from lottolab import cli, runs
+from lottolab import cli, jobs, runs
 from lottolab.images import datasets
+from lottolab.jobs import named, steps
 from lottolab.membership.experiments import families, targets
 from lottolab.mia_pruning.experiments import treatments
 from lottolab.nets import foresight, predict, tickets, train
@@ -25,7 +26,8 @@ from lottolab.reruns.rehearsal import (
 )
 from lottolab.reruns.rehearsal.meter import Held, Ledger, Meter
 from lottolab.reruns.rehearsal.plan import planned
-from lottolab.runs import jobs, places, results, steps, store
+from lottolab.runs import places, store
+from lottolab.truth import results
 
 SETTING = {
     "dataset": {"name": "digits", "size": 16},
@@ -70,7 +72,7 @@ def test_what_is_predicted_is_what_happens(home, on_one_thread):
     found = rehearsal.rehearse(asked(), (120, 10, 2, 10))
     assert found.errors == {}
     names = {
-        rehearsal._name(places.find(r["stage"]), r["arguments"]) for _, r in records
+        rehearsal._name(named.find(r["stage"]), r["arguments"]) for _, r in records
     }
     assert set(found.runs) == names
     assert len(names) == 8 * 5 + 8 * 2 + 1 + 4
@@ -451,7 +453,7 @@ def test_the_plan_is_what_the_chapter_has_measured(chapter):
     there = results.read_stages(chapter, "laptop")
     there = there[there["stage"].isin(measured)]
     found = {
-        name(places.find(f), json.loads(a))
+        name(named.find(f), json.loads(a))
         for f, a in zip(there["function"], there["arguments"], strict=True)
     }
     assert found <= {name(stage, given) for stage, given in planned(chapter, "laptop")}

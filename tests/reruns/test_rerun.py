@@ -11,7 +11,7 @@ from nbformat import write
 
 from lottolab.pages import parameters
 from lottolab.reruns import execute, rerun
-from lottolab.runs import results
+from lottolab.truth import results
 
 PARAMETERS = """\
 scale: str = "laptop"  # one of smoke, laptop

@@ -24,13 +24,14 @@ import yaml
 from chapters import chapter
 from dask.distributed import Client, LocalCluster
 
-import lottolab.runs.jobs.cluster
-from lottolab import cli
+import lottolab.jobs.cluster
+from lottolab import cli, jobs
 from lottolab.modelguard.experiments import services
 from lottolab.pages import curves, parameters
 from lottolab.reruns import execute
 from lottolab.reruns.sweeps import grids, points, sweep
-from lottolab.runs import jobs, results, staging
+from lottolab.runs import staging
+from lottolab.truth import results
 
 ROOT = Path(__file__).parents[2]
 GRID = {f"{x:02d}": {"x": x} for x in range(12)}
@@ -168,7 +169,7 @@ class Cluster:
 
 @pytest.fixture
 def volatile(monkeypatch):
-    monkeypatch.setattr(lottolab.runs.jobs.cluster, "EVERY", 0.1)
+    monkeypatch.setattr(lottolab.jobs.cluster, "EVERY", 0.1)
     made = Cluster()
     yield made
     made.cluster.close()

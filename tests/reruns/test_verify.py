@@ -6,8 +6,10 @@ import subprocess
 import pandas as pd
 import pytest
 
+from lottolab.jobs import named
 from lottolab.reruns import execute, verify
-from lottolab.runs import places, results, store
+from lottolab.runs import store
+from lottolab.truth import results
 
 NOW = {"a.same": "new-same", "a.other": "new-other", "a.deep": "new-deep"}
 
@@ -21,7 +23,7 @@ def book(tmp_path, monkeypatch):
     monkeypatch.setattr(execute, "ROOT", tmp_path)
     monkeypatch.delenv("LOTTOLAB_RESULTS", raising=False)
     monkeypatch.setenv("LOTTOLAB_JOBS", "1")
-    monkeypatch.setattr(places, "current_of", lambda name, full: NOW[name])
+    monkeypatch.setattr(named, "current_of", lambda name, full: NOW[name])
     runs = {"a.same/1": 1.0, "a.same/2": 2.0, "a.other/1": 1.0, "a.deep/1": 9.0}
     stages = [
         {"stage": p, "function": p[:-2], "arguments": json.dumps({"seed": int(p[-1])})}
@@ -86,7 +88,7 @@ def test_what_did_not_run_with_both_codes_is_not_stamped(book, monkeypatch):
 
 
 def test_a_result_of_yet_another_code_proves_nothing(tmp_path, monkeypatch):
-    monkeypatch.setattr(places, "current_of", lambda name, full: "now")
+    monkeypatch.setattr(named, "current_of", lambda name, full: "now")
     for name, code in (("old", "old"), ("new", "between")):
         folder = tmp_path / name / "a.f" / "0"
         folder.mkdir(parents=True)

@@ -9,12 +9,12 @@ import sys
 
 from checkpointer import checkpoint
 
-from lottolab import runs
+from lottolab.jobs import named
 
 if __name__ == "__main__":
     found = {}
     for name in sys.argv[1:]:
-        ident = checkpoint(runs.find(name).__wrapped__).ident
+        ident = checkpoint(named.find(name).__wrapped__).ident
         below = [f"{f.__module__}:{f.__qualname__}" for f in ident.raw_ident.depends]
         found[name] = ident.fn_hash, below
     print(json.dumps(found))

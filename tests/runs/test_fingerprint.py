@@ -91,7 +91,7 @@ def test_a_cached_function_counts(print_of):
 
 
 PLACING = "from lottolab.nets.device import back, here\n"
-STEPPING = "from lottolab.runs.steps import by_row, few, taken\n\n\n"
+STEPPING = "from lottolab.jobs.steps import by_row, few, taken\n\n\n"
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from lottolab.jobs import named
 from lottolab.runs import definitions, fingerprint
 
 CHILD = Path(__file__).with_name("judged.py")
@@ -40,13 +41,14 @@ def package(tmp_path, monkeypatch):
     home = tmp_path / "lottolab"
     shutil.copytree(definitions.PACKAGE, home)
     monkeypatch.setattr(definitions, "PACKAGE", home)
+    monkeypatch.setattr(named, "PACKAGE", home)
     forget()
     yield home
     forget()
 
 
 def forget():
-    for module in (definitions, fingerprint):
+    for module in (definitions, fingerprint, named):
         for thing in vars(module).values():
             if hasattr(thing, "cache_clear"):
                 thing.cache_clear()
@@ -54,7 +56,7 @@ def forget():
 
 def ours() -> dict[str, str]:
     forget()
-    places = definitions.stages()
+    places = named.stages()
     return {stage: fingerprint.of(places[stage]) for stage in STAGES}
 
 

@@ -13,8 +13,7 @@ import pytest
 from scipy import stats as scipy_stats
 
 from lottolab.pages.parameters import BOOK
-from lottolab.runs import results
-from lottolab.truth import claims
+from lottolab.truth import claims, results
 from lottolab.truth.claims import Claim, ClaimError, Criterion
 from lottolab.truth.claims_file import CHAPTERS
 from lottolab.truth.selection import select

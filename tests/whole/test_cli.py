@@ -8,10 +8,10 @@ import pytest
 import typer
 
 from lottolab import cli
+from lottolab.jobs import named
 from lottolab.pages import parameters
 from lottolab.reruns import execute
-from lottolab.runs import places, results
-from lottolab.truth import claims
+from lottolab.truth import claims, results
 
 
 @pytest.fixture
@@ -259,14 +259,14 @@ def test_test_hands_on_how_it_went(home, monkeypatch):
 
 
 def noted(*, seed):
-    """Stand for a stage; `runs.find` is made to find it."""
+    """Stand for a stage; `named.find` is made to find it."""
 
 
 @pytest.fixture
 def committed(home, monkeypatch):
     """Commit three measurements of two stages, one of which is stale."""
-    monkeypatch.setattr(places, "find", lambda name: noted)
-    monkeypatch.setattr(places, "current_of", lambda name, full: "new")
+    monkeypatch.setattr(named, "find", lambda name: noted)
+    monkeypatch.setattr(named, "current_of", lambda name, full: "new")
     folder = home / "data/results/ownership"
     folder.mkdir(parents=True)
     common = {"seconds": 100, "device": "cpu", "versions": "v"}

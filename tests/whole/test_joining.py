@@ -14,8 +14,7 @@ from packaging.version import Version
 from lottolab import cli
 from lottolab.pages import plain_sphinx
 from lottolab.reruns import execute
-from lottolab.runs import results
-from lottolab.truth import claims
+from lottolab.truth import claims, results
 
 ROOT = Path(__file__).parents[2]
 WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))

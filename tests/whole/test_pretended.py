@@ -13,10 +13,11 @@ import torch.nn.functional as F
 from pretended import NAME, WrongDevice, pretended
 from torch import nn
 
+from lottolab.jobs import named as stages_by_name
 from lottolab.nets import models, predict, tickets, train
 from lottolab.nets.device import back, here
 from lottolab.reruns.rehearsal import arguments, plan, rehearsal
-from lottolab.runs import definitions, places, staging
+from lottolab.runs import places, staging
 from lottolab.truth.claims_file import CHAPTERS
 
 X = torch.linspace(-1, 1, 12).reshape(4, 3)
@@ -211,8 +212,8 @@ def test_no_stage_mixes_devices_by_any_name(kept, on_one_thread):
     """
     assert failed([pair for chapter in CHAPTERS for pair in named(chapter)]) == {}
     ran = {path.parents[1].name for path in kept.glob("*/*/record.json")}
-    left = set(definitions.stages()) - staging.DRAWN - ran
-    assert [name for name in left if _has_data(places.find(name))] == []
+    left = set(stages_by_name.stages()) - staging.DRAWN - ran
+    assert [name for name in left if _has_data(stages_by_name.find(name))] == []
 
 
 def _has_data(stage) -> bool:

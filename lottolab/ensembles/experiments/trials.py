@@ -16,7 +16,7 @@ from lottolab.ensembles.experiments import libraries
 from lottolab.ensembles.queries import correct
 from lottolab.ensembles.sampler import Ensemble, Sampler, repeated
 from lottolab.nets.device import here
-from lottolab.runs import results
+from lottolab.truth import results
 
 CHOICE, SCORE = 1_000_000, 2_000_000  # are added to a seed: no attack has these draws
 ROUNDS = 10  # of draws that score: one round says little about the worst of its draws

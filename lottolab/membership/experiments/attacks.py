@@ -13,7 +13,7 @@ from lottolab.membership import metrics, signals
 from lottolab.membership.attacks import nasr, supervised, thresholds
 from lottolab.membership.experiments.targets import answers, shift, trained
 from lottolab.nets import predict
-from lottolab.runs import results
+from lottolab.truth import results
 
 
 def by_loss(logits: Tensor, is_member: Tensor, *, labels: Tensor, seed: int):

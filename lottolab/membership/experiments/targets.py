@@ -10,7 +10,7 @@ from lottolab.checks import one_of, require
 from lottolab.images import datasets, partition
 from lottolab.membership import signals
 from lottolab.nets import predict, tickets
-from lottolab.runs import results
+from lottolab.truth import results
 
 # How a network was made. A treatment is a dict of such a name and whatever arguments
 # of the stage, or of the setting, are its own.

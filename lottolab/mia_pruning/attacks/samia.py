@@ -15,9 +15,9 @@ from torch import Tensor, nn
 from lottolab.checks import check_seed, number, require, tensors, whole, within
 from lottolab.checks.taking import floats
 from lottolab.images.batches import normalise
+from lottolab.jobs.steps import by_row, few
 from lottolab.membership import metrics
 from lottolab.membership.signals import checked
-from lottolab.runs.steps import by_row, few
 
 LEAST = 1e-5  # of sigma
 Attack = Callable[[Tensor, Tensor, Tensor], Tensor]

@@ -25,11 +25,11 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from lottolab.checks import require, tensors, whole, within
 from lottolab.images import datasets
 from lottolab.images.batches import normalise
+from lottolab.jobs.steps import few
 from lottolab.mia_pruning.defences.accounting import noise_multiplier, spent
 from lottolab.nets import masks as masking
 from lottolab.nets.device import default_device
 from lottolab.runs import progress
-from lottolab.runs.steps import few
 
 
 class Private(NamedTuple):

@@ -23,10 +23,10 @@ from torch import Tensor, nn
 from lottolab.checks import require, tensors, whole, within
 from lottolab.images import datasets
 from lottolab.images.batches import normalise
+from lottolab.jobs.steps import taken
 from lottolab.membership.attacks.nasr import InferenceNetwork, inputs
 from lottolab.nets import predict, train
 from lottolab.nets.masks import Masks
-from lottolab.runs.steps import taken
 
 Examples = tuple[Tensor, Tensor]  # images and labels
 PREFIX = "classifier."

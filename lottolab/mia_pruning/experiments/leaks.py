@@ -20,7 +20,7 @@ from lottolab.mia_pruning.attacks import samia
 from lottolab.mia_pruning.defences import dp
 from lottolab.mia_pruning.experiments import treatments
 from lottolab.nets import tickets
-from lottolab.runs import results
+from lottolab.truth import results
 
 TREATMENTS = {
     "dense": tickets.dense,

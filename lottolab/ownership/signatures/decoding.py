@@ -1,4 +1,4 @@
-"""What a reader of damaged codes is worth, and whether a claim's p-value is valid."""
+"""What a reader of damaged codes is worth."""
 
 from collections.abc import Sequence
 from types import ModuleType
@@ -7,14 +7,11 @@ import numpy as np
 import pandas as pd
 from qrcode import base
 from scipy import special, stats
-from torch import Tensor
 
 from lottolab.checks import one_of, require, within
-from lottolab.ownership.signatures import qr, signature
-from lottolab.truth.rates import binomial_upper
+from lottolab.ownership.signatures import qr
 
 READERS = ("hard", "soft", "zbar", "zxing")
-ALPHAS = (0.05, 0.01, 0.001)
 PIXELS = 4  # a module in the picture
 
 
@@ -117,40 +114,6 @@ def expected(version: int, ecc: str, flip: float) -> float:
         corrected = (block.total_count - block.data_count) // 2
         chance *= stats.binom.cdf(corrected, block.total_count, wrong)
     return float(chance)
-
-
-def validity(
-    masks_list: list[dict[str, Tensor]], text: str, ecc: str, draws: int, seed: int
-) -> pd.DataFrame:
-    """Count false claims on networks that nobody signed: P(p ≤ α) must not exceed α.
-
-    For each network `draws` secrets are drawn after the fact. Each goes to the window
-    that agrees with it best, as if it were embedded, so that the search is paid for;
-    then `text` is claimed. Given the networks, the draws are independent.
-
-    Args:
-        masks_list: for each network state-dict name to bool tensor.
-
-    Returns a row for each α of `ALPHAS`: alpha, share (of p-values ≤ α), upper (exact
-    95 % bound of the probability, Clopper and Pearson) and draws (of all networks).
-
-    Raises:
-        ValueError: no networks or no draws, or the text does not fit.
-    """
-    require(len(masks_list) > 0, "masks_list must hold at least one network", "none")
-    require(draws >= 1, "draws must be at least 1", draws)
-    random = np.random.default_rng(seed)
-    found = []
-    for masks in masks_list:
-        weights = {name: mask.float() for name, mask in masks.items()}
-        for _ in range(draws):
-            secret = random.bytes(32).hex()
-            _, key = signature.choose(masks, text, secret, ecc=ecc)
-            found.append(signature.verify(weights, key, claim=text).p_value)
-    false = {alpha: sum(p <= alpha for p in found) for alpha in ALPHAS}
-    total = len(found)
-    rows = [(a, n / total, binomial_upper(n, total), total) for a, n in false.items()]
-    return pd.DataFrame(rows, columns=["alpha", "share", "upper", "draws"])
 
 
 def _read(

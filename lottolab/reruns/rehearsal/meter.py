@@ -15,8 +15,8 @@ import torch
 from torch.autograd.graph import saved_tensors_hooks
 from torch.utils.flop_counter import FlopCounterMode
 
+from lottolab.jobs import steps
 from lottolab.reruns.rehearsal.arguments import kind
-from lottolab.runs import steps
 
 
 class OneModule(nullcontext):

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from lottolab.images import folders, sources
 from lottolab.pages import parameters, plots, show
 from lottolab.reruns.rehearsal import cost, report, throughput
-from lottolab.runs import results
+from lottolab.truth import results
 from lottolab.truth.claims_file import CHAPTERS
 
 SCALES = [s for s in parameters.SCALES if s != "smoke"]  # whose results are kept

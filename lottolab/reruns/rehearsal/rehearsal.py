@@ -8,8 +8,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from lottolab import runs
+from lottolab import jobs, runs
 from lottolab.images import archives, datasets, folders, sources
+from lottolab.jobs import steps
 from lottolab.nets import tickets
 from lottolab.reruns.rehearsal.arguments import (
     kind,
@@ -22,7 +23,7 @@ from lottolab.reruns.rehearsal.arguments import (
     walk,
 )
 from lottolab.reruns.rehearsal.meter import Ledger, Meter
-from lottolab.runs import jobs, steps, store
+from lottolab.runs import store
 
 # How many images a training has, a batch, how many steps it takes, and how many images
 # other functions look at. Small networks are timed on large batches, as they are used;

@@ -6,11 +6,13 @@ from pathlib import Path
 import pandas as pd
 from rich.table import Table
 
+from lottolab.jobs import display
 from lottolab.pages import parameters
 from lottolab.reruns.rehearsal import cost, throughput
 from lottolab.reruns.rehearsal.plan import planned
 from lottolab.reruns.rehearsal.rehearsal import SIZES, rehearse
-from lottolab.runs import progress, results, staging
+from lottolab.runs import progress, staging
+from lottolab.truth import results
 
 PATH = results.COMMITTED / "rehearsal.csv"
 SUMMED = ["runs", "PFLOP", "GPU-hours", "CPU-hours", "hours here", "disk GB"]
@@ -75,7 +77,7 @@ def _show(table: pd.DataFrame, title: str) -> None:
     for row in [*table.to_dict("records"), {"stage": "total", **total}]:
         row["stage"] = ".".join(row["stage"].split(".")[-2:])
         drawn.add_row(*[_cell(row.get(n, ""), FORMATS.get(n, "")) for n in names])
-    progress.console().print(drawn)
+    display.console().print(drawn)
 
 
 def _cell(value, form: str) -> str:

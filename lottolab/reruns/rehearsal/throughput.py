@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from lottolab.runs import results
+from lottolab.truth import results
 
 PATH = results.COMMITTED / "throughput.csv"
 ASSUMED = {"work": "training", "network": "", "width": 0, "batch": 128}

@@ -4,10 +4,11 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
-from lottolab import runs
+from lottolab import jobs
 from lottolab.checks import one_of, require
+from lottolab.jobs import named
 from lottolab.pages.parameters import KINDS, Parameter
-from lottolab.runs import jobs, results
+from lottolab.truth import results
 
 Place = tuple[str, ...]  # of an argument: the keys that lead to it
 
@@ -75,7 +76,7 @@ def run_point(
             inner = inner[key]
         inner[last] = value
     with jobs.adopted(environment | {results.FOLDER: str(folder / "results")}):
-        rows = results.measure([({}, runs.find(function), arguments)])
+        rows = results.measure([({}, named.find(function), arguments)])
         results.write(chapter, scale, rows)
 
 

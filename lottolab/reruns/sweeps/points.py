@@ -14,8 +14,8 @@ import joblib
 from joblib.externals.loky.process_executor import BrokenProcessPool
 
 from lottolab.checks import require
+from lottolab.jobs import cluster
 from lottolab.runs import files
-from lottolab.runs.jobs import cluster
 
 Call = Callable[[dict, Path], None]
 TRIES = 3  # that a point whose worker is killed gets, as in Dask

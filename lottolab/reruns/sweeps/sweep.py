@@ -14,10 +14,13 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import pandas as pd
 
+from lottolab import jobs
+from lottolab.jobs import display
 from lottolab.pages import curves, parameters
 from lottolab.reruns import execute
 from lottolab.reruns.sweeps import grids, one_stage, points
-from lottolab.runs import files, jobs, progress, results
+from lottolab.runs import files, progress
+from lottolab.truth import results
 
 
 def sweep(
@@ -116,7 +119,7 @@ def _finish(
     print(f"{len(named)} points, {len(ended)} of them are there", flush=True)
     here = jobs.variables()
     here["LOTTOLAB_JOBS"] = "1"  # the points are what is side by side
-    with progress.watch(f"sweep of {chapter}"):
+    with display.watch(f"sweep of {chapter}"):
         here |= {progress.FOLDER: os.environ[progress.FOLDER]}
         call = functools.partial(call, environment=here)
         for name, record in points.run(call, todo, folder / "points", **side):

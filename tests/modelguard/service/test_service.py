@@ -26,7 +26,7 @@ from lottolab.modelguard.service.line import Busy
 from lottolab.modelguard.service.state import State
 from lottolab.modelguard.service.worker import NoPrediction, Worker, guarded
 from lottolab.nets import checkpoint, models
-from lottolab.runs import results
+from lottolab.truth import results
 
 pytestmark = pytest.mark.usefixtures("on_one_thread")
 BYTES = {"Content-Type": "application/octet-stream"}

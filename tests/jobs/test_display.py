@@ -8,6 +8,7 @@ import time
 
 import pytest
 
+from lottolab.jobs import display
 from lottolab.runs import progress, staging
 
 
@@ -47,7 +48,7 @@ def done(stage, seconds, pid=1, cached=False):
 
 
 def fed(*events):
-    state = progress.State()
+    state = display.State()
     for one in events:
         for part in one if isinstance(one, list) else [one]:
             state.feed(part)
@@ -192,32 +193,32 @@ def put(path, *events, tail=""):
 
 
 def test_a_half_written_line_waits_for_its_end(tmp_path):
-    state, read = progress.State(), {}
+    state, read = display.State(), {}
     whole = json.dumps(end("a", 20.0)) + "\n"
     put(tmp_path / "1.jsonl", plan(a=[10.0] * 2), start("a"), tail=whole[:25])
     for _ in range(2):
-        progress._collect(tmp_path, read, state)
+        display._collect(tmp_path, read, state)
         assert state.remaining() is None
     put(tmp_path / "1.jsonl", tail=whole[25:])
     for _ in range(2):
-        progress._collect(tmp_path, read, state)
+        display._collect(tmp_path, read, state)
         assert state.remaining() == pytest.approx(20)
 
 
 @pytest.mark.parametrize("broken", ['{"event": "sta', "", "[1]", '{"pid": 1}', "\0\0"])
 def test_a_broken_line_is_skipped(tmp_path, broken):
-    state, read = progress.State(), {}
+    state, read = display.State(), {}
     put(tmp_path / "1.jsonl", plan(a=[10.0] * 2), tail=broken + "\n")
     put(tmp_path / "1.jsonl", start("a"), end("a", 20.0))
-    progress._collect(tmp_path, read, state)
+    display._collect(tmp_path, read, state)
     assert state.remaining() == pytest.approx(20)
 
 
 def test_events_of_several_processes_are_taken_in_their_order(tmp_path):
-    state = progress.State()
+    state = display.State()
     put(tmp_path / "1.jsonl", start("a", 1, at=2.0), end("a", 20.0, 1, at=3.0))
     put(tmp_path / "2.jsonl", plan(a=[10.0] * 2) | {"time": 1.0})
-    progress._collect(tmp_path, {}, state)
+    display._collect(tmp_path, {}, state)
     assert state.remaining() == pytest.approx(20)
 
 
@@ -234,7 +235,7 @@ def until(true, seconds=10.0):
 
 def test_without_a_terminal_plain_lines_are_printed_and_nothing_leaks(capsys):
     before, threads = dict(os.environ), threading.active_count()
-    with progress.watch("chapter", every=0.05) as state:
+    with display.watch("chapter", every=0.05) as state:
         folder = os.environ[progress.FOLDER]
         progress.emit("plan", jobs=1, stages={"a": [10.0] * 2})
         progress.emit("start", stage="a", label="a seed=1")
@@ -258,23 +259,23 @@ def test_without_a_terminal_plain_lines_are_printed_and_nothing_leaks(capsys):
 
 
 def test_what_happens_at_the_very_end_is_still_taken_in():
-    with progress.watch("chapter", every=60) as state:
+    with display.watch("chapter", every=60) as state:
         progress.emit("plan", jobs=1, stages={"a": [10.0] * 2})
     assert state.line() == "0/2 runs"
 
 
 def test_a_failing_block_cleans_up_too():
     before, threads = dict(os.environ), threading.active_count()
-    with pytest.raises(KeyError, match="mine"), progress.watch("chapter"):
+    with pytest.raises(KeyError, match="mine"), display.watch("chapter"):
         raise KeyError("mine")
     assert dict(os.environ) == before
     assert threading.active_count() == threads
 
 
 def test_a_nested_display_is_silent_and_the_outer_one_sees_its_events(capsys):
-    with progress.watch("outer", every=0.05) as state:
+    with display.watch("outer", every=0.05) as state:
         folder = os.environ[progress.FOLDER]
-        with progress.watch("inner", every=0.05):
+        with display.watch("inner", every=0.05):
             assert os.environ[progress.FOLDER] == folder
             progress.emit("start", stage="a", label="a")
             until(lambda: state.line())
@@ -307,7 +308,7 @@ def test_on_a_terminal_one_line_is_redrawn(monkeypatch, columns):
     termios.tcsetwinsize(theirs, (24, columns))
     with open(theirs, "w") as screen:
         monkeypatch.setattr(sys, "stderr", screen)
-        with progress.watch("chapter") as state:
+        with display.watch("chapter") as state:
             progress.emit("plan", jobs=1, stages={"a": [10.0] * 2})
             progress.emit("start", stage="a", label="a" * 100)
             until(lambda: "started" in state.line())

@@ -8,6 +8,8 @@ import functools
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 
+from lottolab.runs import staging
+
 
 class Watcher:
     """Look on while stages are computed; this one leaves everything as it is."""
@@ -46,22 +48,21 @@ class Watcher:
 
 
 NOBODY = Watcher()
-_watcher = [NOBODY]
 
 
 def watcher() -> Watcher:
     """Return who watches."""
-    return _watcher[-1]
+    return staging.WATCHING[-1] if staging.WATCHING else NOBODY
 
 
 @contextmanager
 def watched(by: Watcher) -> Iterator[None]:
     """Within the block, everything is watched by this one."""
-    _watcher.append(by)
+    staging.WATCHING.append(by)
     try:
         yield
     finally:
-        _watcher.pop()
+        staging.WATCHING.pop()
 
 
 def few(items: Iterable, also: object = None, kind: str = "") -> Iterable:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from lottolab.runs import steps
+from lottolab.jobs import steps
 
 
 class Two(steps.Watcher):

@@ -4,7 +4,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from lottolab.runs import progress
+from lottolab.jobs import display
 
 GOING = "going on: a worker is there"
 EVERY = 2.0  # seconds from one look to the next
@@ -38,9 +38,7 @@ def _look(client, needed: dict[str, float], stop: threading.Event) -> None:
     while not stop.wait(EVERY):
         lacks = _lacks(client, needed)
         if lacks != said and not stop.is_set():
-            progress.say(
-                f"waiting: {lacks}" if lacks else "going on: a worker is there"
-            )
+            display.say(f"waiting: {lacks}" if lacks else GOING)
         said = lacks
 
 

@@ -1,4 +1,11 @@
-"""Plan many runs of stages and compute them in processes side by side."""
+"""Plan many runs of stages and compute them in processes side by side.
+
+`jobs.compute([(stage, arguments), …])` is what a chapter needs. `environment` gives its
+variables to a worker, and `cluster` says what a Dask cluster lacks. `display` draws how
+far all processes are; `steps` are loops of which a rehearsal takes a few steps; `named`
+finds the package's stages by their names. A run that fails or dies is told by stage,
+arguments and signal, and stops no other.
+"""
 
 import faulthandler
 import json
@@ -17,9 +24,9 @@ import pandas as pd
 from joblib.externals.loky import BrokenProcessPool, ProcessPoolExecutor
 
 from lottolab.checks import require
-from lottolab.runs import places, progress, staging, steps
-from lottolab.runs.jobs import cluster
-from lottolab.runs.jobs.environment import adopted, variables
+from lottolab.jobs import cluster, display, steps
+from lottolab.jobs.environment import adopted, variables
+from lottolab.runs import places, progress, staging
 
 Work = list[tuple[Callable, dict]]
 PLANNED = ["stage", "runs", "in store", "seconds", "minutes left"]
@@ -88,7 +95,7 @@ def compute(work: Work, keep: tuple[str, ...] | None = None) -> list[dict]:
     stages = list(dict.fromkeys(stage for stage, _ in work))
     order = sorted(range(len(work)), key=lambda place: stages.index(work[place][0]))
     todo = {p: work[p] for p in order if not stored[p]}
-    with progress.watch("lottolab"):
+    with display.watch("lottolab"):
         if alone:  # or else who watches has been told of all the work
             plan(work)
         here |= {progress.FOLDER: os.environ[progress.FOLDER]}
@@ -129,7 +136,7 @@ def _side_by_side(
                     raise
                 ran = " or ".join(died[place]["run"] for place in died)
                 end, hint = _ending(error)
-                progress.say(f"a worker died ({end}) in {ran}; tried again alone{hint}")
+                display.say(f"a worker died ({end}) in {ran}; tried again alone{hint}")
                 for place in died:
                     found[place] = _alone(*todo[place], here, keep, place)
     return found
@@ -152,7 +159,7 @@ def _alone(
             here[staging.DIED] = f"{here.get(staging.DIED, '')} {died['place']}"
             end, hint = _ending(error)
             told = f"{died['run']}: its process died ({end}), also alone"
-            progress.say(f"{told}; given up")
+            display.say(f"{told}; given up")
             return "\n".join([told + hint, *died["said"].splitlines()[:LINES]])
 
 
@@ -167,7 +174,7 @@ def _died(marks: str, todo: dict[int, tuple[Callable, dict]]) -> dict[int, dict]
     When one process dies, joblib ends the others. The one that crashed has said so;
     where none has, all are suspects.
     """
-    stacks, found = progress.running(), {}
+    stacks, found = display.running(), {}
     for path in Path(marks).iterdir():
         place, pid = map(int, path.name.split("-"))
         found[place] = {"run": places.told(*todo[place]), "place": "", "pid": pid}

@@ -13,8 +13,10 @@ from pathlib import Path
 
 import pandas as pd
 
+from lottolab import jobs
 from lottolab.checks import require
-from lottolab.runs import files, jobs, places, store
+from lottolab.jobs import named
+from lottolab.runs import files, places, store
 
 Asked = tuple[dict, Callable, dict]  # columns of the rows, a stage, its arguments
 COMMITTED = Path(__file__).resolve().parents[2] / "data" / "results"
@@ -62,8 +64,7 @@ def _source(stage, setting: dict) -> dict:
     if record is None:
         raise LookupError(f"{places.name(stage)} has no result for {setting}")
     place = f"{record['stage']}/{places.place(stage, **setting).name}"
-    seed = record["arguments"].get("seed")
-    return record | {"seed": seed, "stage": place}
+    return record | {"seed": record["arguments"].get("seed"), "stage": place}
 
 
 def cross(
@@ -172,9 +173,8 @@ def restamp(chapter: str, scale: str, fingerprints: dict[str, str]) -> None:
     """Note in the committed tables that stages (by place) are current again."""
     for path in _tables(COMMITTED / chapter, scale):
         table = pd.read_csv(path, keep_default_na=False, dtype=str)
-        new = table["stage"].map(fingerprints)
-        table["fingerprint"] = new.fillna(table["fingerprint"])
-        _replace(table, path)
+        now = table["stage"].map(fingerprints).fillna(table["fingerprint"])
+        _replace(table.assign(fingerprint=now), path)
 
 
 def commit(folder: Path, chapter: str, scale: str) -> None:
@@ -195,7 +195,7 @@ def _tables(folder: Path, scale: str) -> list[Path]:
 
 def current(stage: Mapping[str, str]) -> str | None:
     """Return the fingerprint of a stage's code as it stands; None if it is gone."""
-    return places.current_of(stage["function"], json.loads(stage["arguments"]))
+    return named.current_of(stage["function"], json.loads(stage["arguments"]))
 
 
 def _behind(direct: Iterable[str]) -> list[str]:
@@ -213,9 +213,9 @@ def _behind(direct: Iterable[str]) -> list[str]:
 
 def _stage_row(place: str) -> dict:
     record = store.read_record(places.root() / place)
-    row = {k: record.get(k) for k in STAGE} | {"stage": place}
-    row |= {"function": record["stage"]}
-    return row | {"arguments": json.dumps(record["arguments"], sort_keys=True)}
+    own = {"stage": place, "function": record["stage"]}
+    own |= {"arguments": json.dumps(record["arguments"], sort_keys=True)}
+    return {k: record.get(k) for k in STAGE} | own
 
 
 def _target(scale: str) -> Path:
@@ -230,12 +230,10 @@ def find(chapter: str, scale: str, suffix: str = ".csv") -> Path | None:
     """
     if f"{scale}/{chapter}" in os.environ.get(FAILED, "").split():
         return None
-    for folder in filter(None, (os.environ.get(FOLDER), COMMITTED)):
-        for end in (suffix, f"{suffix}.gz"):
-            path = Path(folder) / chapter / f"{scale}{end}"
-            if path.is_file():
-                return path
-    return None
+    folders = filter(None, (os.environ.get(FOLDER), COMMITTED))
+    names = [f"{scale}{suffix}{end}" for end in ("", ".gz")]
+    paths = (Path(folder, chapter, name) for folder in folders for name in names)
+    return next(filter(Path.is_file, paths), None)
 
 
 def shown(chapter: str, scale: str) -> str:

@@ -7,9 +7,12 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from lottolab import jobs
+from lottolab.jobs import named
 from lottolab.nets import tickets
 from lottolab.reruns import verify
-from lottolab.runs import jobs, places, results, staging
+from lottolab.runs import places, staging
+from lottolab.truth import results
 
 SETTING = {
     "dataset": "digits",
@@ -97,8 +100,8 @@ def test_each_stage_is_told_once_with_all_that_a_rerun_needs(home):
     assert stages["stage"].is_unique
     for _, stage in stages.iterrows():
         arguments, function = json.loads(stage["arguments"]), stage["function"]
-        assert places.find(function)(**arguments)["accuracy"]["test"] <= 1
-        record = places.record(places.find(function), **arguments)
+        assert named.find(function)(**arguments)["accuracy"]["test"] <= 1
+        record = places.record(named.find(function), **arguments)
         assert stage["digest"] == record["digest"]
         assert stage["data"] == record["data"]
         assert stage["peak_mb"] == record["peak_mb"] > 0
@@ -151,7 +154,7 @@ def test_another_fingerprint_makes_a_measurement_stale(home):
 
 
 def test_code_that_changed_makes_its_measurements_stale(home, monkeypatch):
-    monkeypatch.setattr(places, "current_of", lambda stage, full: WRONG)
+    monkeypatch.setattr(named, "current_of", lambda stage, full: WRONG)
     assert results.read("ownership", "smoke")["stale"].all()
     assert len(verify.stale("ownership", "smoke")) == 4
 
@@ -160,7 +163,7 @@ def test_code_that_changed_makes_its_measurements_stale(home, monkeypatch):
 def test_a_fingerprint_of_digits_is_no_number(home, monkeypatch, digits):
     falsify(home, "fingerprint", digits)
     falsify(home, "digest", digits)
-    monkeypatch.setattr(places, "current_of", lambda stage, full: digits)
+    monkeypatch.setattr(named, "current_of", lambda stage, full: digits)
     assert not results.read("ownership", "smoke")["stale"].any()
     assert verify.stale("ownership", "smoke").empty
     assert set(results.read_stages("ownership", "smoke")["digest"]) == {digits}

@@ -9,8 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from lottolab import jobs
+from lottolab.jobs import display
 from lottolab.nets import tickets
-from lottolab.runs import jobs, places, progress, staging
+from lottolab.runs import places, progress, staging
 
 
 @pytest.fixture(autouse=True)
@@ -347,7 +349,7 @@ def test_computing_by_itself_announces_its_work(monkeypatch):
     jobs.compute([(square, {"x": 1})])
     assert seen == ["plan", "start", "end"]
     seen.clear()
-    with progress.watch("outside"):  # whose plan may hold more than this call
+    with display.watch("outside"):  # whose plan may hold more than this call
         jobs.compute([(square, {"x": 2})])
     assert seen == ["start", "end"]
 
