@@ -13,6 +13,16 @@ for name in [name for name in os.environ if name.lower().endswith("_proxy")]:
 os.environ["LOTTOLAB_PRECISION"] = "float32"
 
 
+# Files of a minute and more begin first, or one of them ends long after all others.
+LONGEST = ("test_labs", "test_rehearsal", "test_serving", "defences", "test_jobs")
+LONGEST += ("samia", "test_edition", "test_staging", "test_sweep", "test_render")
+
+
+def pytest_collection_modifyitems(items):
+    """Begin with the longest files, which `lottolab test` names at its end."""
+    items.sort(key=lambda item: not any(name in item.path.stem for name in LONGEST))
+
+
 @pytest.fixture(autouse=True, scope="module")
 def _no_variable_left_behind():
     """Name the file whose code leaves a variable of ours to all that run after it."""

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lottolab.nets import tickets
+# Every worker imports this module: what takes long is imported where it is needed.
 from lottolab.runs import jobs, places, progress, staging
 
 
@@ -114,6 +114,8 @@ def test_what_the_store_has_needs_no_other_process(home, monkeypatch, keep):
 
 
 def test_training_side_by_side_gives_the_bytes_of_training_in_turn(home, monkeypatch):
+    from lottolab.nets import tickets
+
     setting = {
         "dataset": "digits",
         "sizes": {"train": 100, "val": 10, "test": 10},
