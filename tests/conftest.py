@@ -1,6 +1,7 @@
 """What several test files ask for."""
 
 import os
+import sys
 
 import matplotlib.pyplot as plt
 import pytest
@@ -9,6 +10,9 @@ import torch
 # Tests ask their own servers only, which no proxy reaches.
 for name in [name for name in os.environ if name.lower().endswith("_proxy")]:
     del os.environ[name]
+# Notebooks are checked by a library that would compile a grammar of addresses at first,
+# which takes seconds; no notebook has one to check.
+sys.modules.setdefault("rfc3987_syntax", None)
 # Every CPU rounds alike, also one with AMX, and so do the processes that tests start.
 os.environ["LOTTOLAB_PRECISION"] = "float32"
 

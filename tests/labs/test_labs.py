@@ -4,8 +4,9 @@
 fail", then "-- cell" and the text of that cell; other cells are the instructor's.
 
 A kernel of its own costs a submission ten times what its cells do. So nbgrader grades
-the instructor, the untouched edition and a few answers; the others' cells are run here,
-and nbgrader's rule reads their outputs. The long campaign grades them all by nbgrader.
+the instructor, and of one lab the untouched edition and two answers; the others' cells
+are run here, and nbgrader's rule reads their outputs. The long campaign grades them all
+by nbgrader.
 """
 
 import ast
@@ -122,8 +123,10 @@ def made(tmp_path_factory):
     zips, course = build.build(output, variant=VARIANT), output / "course"
 
     def hand_in(lab: str, places: Iterable[int]) -> Path:
-        """Put answers to a lab where they are graded from."""
+        """Put the untouched edition and answers where they are graded from."""
         folder, source = output / "handed-in" / lab, course / "source" / lab
+        release = course / "release" / lab / f"{lab}.ipynb"
+        submit(release, folder / "untouched" / lab / release.name, {})
         for place in places:
             target = folder / f"answer{place}" / lab / f"{lab}.ipynb"
             submit(source / target.name, target, answers(lab)[place][2])
@@ -131,12 +134,12 @@ def made(tmp_path_factory):
 
     @functools.cache
     def graded(lab: str) -> pd.DataFrame:
-        source, release = (course / s / lab / f"{lab}.ipynb" for s in KINDS)
-        folder = hand_in(lab, BOTH_WAYS if lab == AGAIN else [])
+        source = course / "source" / lab / f"{lab}.ipynb"
+        folder = output / "handed-in" / lab
         submit(source, folder / "instructor" / lab / source.name, {})
         if lab == AGAIN:
             submit(source, folder / "again" / lab / source.name, {})
-        submit(release, folder / "untouched" / lab / source.name, {})
+            hand_in(lab, BOTH_WAYS)
         return grade.grade(folder, course, jobs=2, walls=walls)
 
     walls = not contain.missing()
@@ -147,9 +150,6 @@ def made(tmp_path_factory):
         "hand_in": hand_in,
         "walls": walls,
     }
-
-
-KINDS = ("source", "release")
 
 
 def scores(made: dict, student: str, lab: str) -> pd.DataFrame:
@@ -166,7 +166,19 @@ def test_the_instructor_gets_all_points_and_the_untouched_edition_none(made, lab
     assert (whole["score"] == whole["max_score"]).all()
     assert 4 <= (whole["max_score"] > 0).sum() <= 7
     assert (whole["by_hand"] > 0).sum() == 1
-    nothing = scores(made, "untouched", lab)
+    release, source = (made["course"] / kind / lab for kind in ("release", "source"))
+    cells = nbformat.read(release / f"{lab}.ipynb", as_version=4).cells
+    marks = [cell.metadata.get("nbgrader", {}) for cell in cells]
+    given = zip(marks, cells, strict=True)
+    left = {m["grade_id"]: c.source for m, c in given if m.get("solution")}
+    nothing = run(answered(source / f"{lab}.ipynb", left), source)
+    assert (nothing["score"] == 0).all()
+    assert nothing["max_score"].sum() == whole["max_score"].sum()
+
+
+def nothing_for_the_untouched(made: dict, lab: str) -> None:
+    """Check nbgrader's scores, with the points that a person gives, of no work."""
+    whole, nothing = (scores(made, who, lab) for who in ("instructor", "untouched"))
     assert (nothing["score"] == 0).all()
     assert nothing["max_score"].sum() == whole[["max_score", "by_hand"]].sum().sum()
 
@@ -197,6 +209,7 @@ def test_nbgrader_says_what_running_the_cells_here_does(made, place):
     there = scores(made, f"answer{place}", AGAIN)
     there = there[there["by_hand"] == 0][["score", "max_score"]]
     pd.testing.assert_frame_equal(here.sort_index(), there, check_names=False)
+    nothing_for_the_untouched(made, AGAIN)
 
 
 @pytest.mark.long
@@ -205,6 +218,7 @@ def test_nbgrader_grades_every_answer(made, lab):
     places = range(len(answers(lab)))
     made["grade"](lab)
     grade.grade(made["hand_in"](lab, places), made["course"], walls=made["walls"])
+    nothing_for_the_untouched(made, lab)
     for place in places:
         judge(scores(made, f"answer{place}", lab), lab, place)
 
