@@ -1,6 +1,7 @@
 """What several test files ask for."""
 
 import os
+import sys
 
 import matplotlib.pyplot as plt
 import pytest
@@ -9,8 +10,21 @@ import torch
 # Tests ask their own servers only, which no proxy reaches.
 for name in [name for name in os.environ if name.lower().endswith("_proxy")]:
     del os.environ[name]
+# Notebooks are checked by a library that would compile a grammar of addresses at first,
+# which takes seconds; no notebook has one to check.
+sys.modules.setdefault("rfc3987_syntax", None)
 # Every CPU rounds alike, also one with AMX, and so do the processes that tests start.
 os.environ["LOTTOLAB_PRECISION"] = "float32"
+
+
+# Files of a minute and more begin first, or one of them ends long after all others.
+LONGEST = ("test_labs", "test_rehearsal", "test_serving", "defences", "test_jobs")
+LONGEST += ("samia", "test_edition", "test_staging", "test_sweep", "test_render")
+
+
+def pytest_collection_modifyitems(items):
+    """Begin with the longest files, which `lottolab test` names at its end."""
+    items.sort(key=lambda item: not any(name in item.path.stem for name in LONGEST))
 
 
 @pytest.fixture(autouse=True, scope="module")

@@ -27,6 +27,7 @@ LONG_SECONDS = 3600
 SIDE_BY_SIDE = ("-p", "xdist", "-n", "2", "--dist", "loadfile")
 SIDE_BY_SIDE += ("--max-worker-restart", "0")
 ONE_THREAD = {"OMP_NUM_THREADS": "1"}  # two each would wait for one another
+BARE = {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}  # what nobody asked for takes seconds
 
 
 def run_all(full: bool = False) -> int:
@@ -45,7 +46,7 @@ def run_all(full: bool = False) -> int:
         for name, command in steps.items():
             print(f"== {name}", flush=True)
             start = time.time()
-            code = _notebooks() if command is None else _call(command)
+            code = _notebooks() if command is None else _call(command, BARE)
             took = duration(time.time() - start)
             print(f"== {name}: {'FAILED' if code else 'ok'}, {took}")
             failed += [name] if code else []
@@ -77,7 +78,9 @@ def _found(report: Path, tag: str) -> Iterator[ElementTree.Element]:
 
 def _pytest(full: bool) -> list:
     command = [sys.executable, "-m", "pytest", *SIDE_BY_SIDE]
-    command += ["--cov", "lottolab", "--cov-report", "term:skip-covered"]
+    command += ["--no-loadscope-reorder"]  # but as tests/conftest.py says
+    command += ["-p", "pytest_cov", "--cov", "lottolab"]
+    command += ["--cov-report", "term:skip-covered"]
     command += ["--cov-fail-under", "90", "--durations", "25"]
     if full:
         return [*command, "-o", f"faulthandler_timeout={LONG_SECONDS}"]
@@ -106,7 +109,7 @@ def _notebooks() -> int:
         ]
         command += ["-p", "no:cacheprovider", "--rootdir", folder, folder]
         own = {"LOTTOLAB_RESULTS": str(Path(folder) / "results"), "LOTTOLAB_JOBS": "1"}
-        return _call(command, own | {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"})
+        return _call(command, own | BARE)
 
 
 def _call(command: list, environment: dict | None = None) -> int:

@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+# Every worker imports this module: what takes long is imported where it is needed.
 from lottolab import jobs
 from lottolab.jobs import display
-from lottolab.nets import tickets
 from lottolab.runs import places, progress, staging
 
 
@@ -116,6 +116,8 @@ def test_what_the_store_has_needs_no_other_process(home, monkeypatch, keep):
 
 
 def test_training_side_by_side_gives_the_bytes_of_training_in_turn(home, monkeypatch):
+    from lottolab.nets import tickets
+
     setting = {
         "dataset": "digits",
         "sizes": {"train": 100, "val": 10, "test": 10},

@@ -2,23 +2,38 @@
 
 `labs/<lab>.txt` holds the answers: "== right: what" or "== wrong: what | tasks that
 fail", then "-- cell" and the text of that cell; other cells are the instructor's.
+
+A kernel of its own costs a submission ten times what its cells do. So nbgrader grades
+the instructor, and of one lab the untouched edition and two answers; the others' cells
+are run here, and nbgrader's rule reads their outputs. The long campaign grades them all
+by nbgrader.
 """
 
+import ast
 import functools
+import io
 import json
 import re
+import sys
+import warnings
 import zipfile
+from collections.abc import Iterable
+from contextlib import contextmanager, redirect_stderr
 from pathlib import Path
 
+import matplotlib.pyplot as plt
 import nbformat
 import pandas as pd
 import pytest
+from nbformat.v4 import new_output
+from nbgrader.utils import determine_grade, is_grade
 
 from lottolab.labs import build, contain, grade
 
 ANSWERS = Path(__file__).parent
 VARIANT = 7
 AGAIN = build.names()[0]  # one lab shows that grading repeats
+BOTH_WAYS = (0, 2)  # of its answers, one right and one wrong
 
 
 def answers(lab: str) -> list[tuple[str, list[str], dict[str, str]]]:
@@ -33,15 +48,72 @@ def answers(lab: str) -> list[tuple[str, list[str], dict[str, str]]]:
     return found
 
 
-def submit(source: Path, target: Path, cells: dict[str, str]) -> None:
-    """Write the notebook `source` to `target` with other text in some cells."""
+def answered(source: Path, cells: dict[str, str]) -> nbformat.NotebookNode:
+    """Read the notebook `source` with other text in some cells."""
     notebook, left = nbformat.read(source, as_version=4), dict(cells)
     for cell in notebook.cells:
         task = cell.metadata.get("nbgrader", {}).get("grade_id")
         cell.source = left.pop(task, cell.source)
     assert not left, f"no such cells: {list(left)}"
-    target.parent.mkdir(parents=True)
-    nbformat.write(notebook, target)
+    return notebook
+
+
+def submit(source: Path, target: Path, cells: dict[str, str]) -> None:
+    """Write the notebook `source` to `target` with other text in some cells."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    nbformat.write(answered(source, cells), target)
+
+
+def run(notebook: nbformat.NotebookNode, folder: Path) -> pd.DataFrame:
+    """Run a notebook's cells up to the last task's; return the scores by task."""
+    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    last, names, found = [is_grade(cell) for cell in code][::-1].index(True), {}, {}
+    names["__name__"] = "__main__"
+    with pytest.MonkeyPatch.context() as patch, nothing_imported():
+        patch.chdir(folder)
+        for cell in code[: len(code) - last]:
+            cell.outputs = outputs(cell.source, names)
+            if is_grade(cell):
+                found[cell.metadata.nbgrader.grade_id] = determine_grade(cell)
+    plt.close("all")
+    return pd.DataFrame.from_dict(found, "index", columns=["score", "max_score"])
+
+
+@contextmanager
+def nothing_imported():
+    """Import the package anew, as a kernel does: labs refuse some of its modules."""
+
+    def ours() -> dict:
+        own = [name for name in sys.modules if name.partition(".")[0] == "lottolab"]
+        return {name: sys.modules.pop(name) for name in own}
+
+    before = ours()
+    try:
+        yield
+    finally:
+        ours()
+        sys.modules.update(before)
+
+
+def outputs(source: str, names: dict) -> list[nbformat.NotebookNode]:
+    """Run a cell; return what decides its score: error, warnings, last value."""
+    body, value, said = ast.parse(source).body, None, io.StringIO()
+    if all(isinstance(part, ast.Expr) for part in body):
+        return []  # it draws, and names nothing that a task could use
+    last = [body.pop()] if isinstance(body[-1], ast.Expr) else []
+    with redirect_stderr(said), warnings.catch_warnings(record=True) as warned:
+        warnings.simplefilter("default")
+        warnings.simplefilter("ignore", DeprecationWarning)
+        try:
+            exec(compile(ast.Module(body, []), "cell", "exec"), names)
+            for part in last:
+                value = eval(compile(ast.Expression(part.value), "cell", "eval"), names)
+        except Exception as error:
+            return [new_output("error", ename=type(error).__name__, evalue=str(error))]
+    told = said.getvalue() + "".join(str(one.message) for one in warned)
+    found = [new_output("stream", name="stderr", text=told)] if told else []
+    shown = new_output("execute_result", {"text/plain": repr(value)})
+    return found if value is None else [*found, shown]
 
 
 @pytest.fixture(scope="module")
@@ -50,22 +122,34 @@ def made(tmp_path_factory):
     output = tmp_path_factory.mktemp("labs")
     zips, course = build.build(output, variant=VARIANT), output / "course"
 
+    def hand_in(lab: str, places: Iterable[int]) -> Path:
+        """Put the untouched edition and answers where they are graded from."""
+        folder, source = output / "handed-in" / lab, course / "source" / lab
+        release = course / "release" / lab / f"{lab}.ipynb"
+        submit(release, folder / "untouched" / lab / release.name, {})
+        for place in places:
+            target = folder / f"answer{place}" / lab / f"{lab}.ipynb"
+            submit(source / target.name, target, answers(lab)[place][2])
+        return folder
+
     @functools.cache
     def graded(lab: str) -> pd.DataFrame:
-        source, release = (course / s / lab / f"{lab}.ipynb" for s in KINDS)
+        source = course / "source" / lab / f"{lab}.ipynb"
         folder = output / "handed-in" / lab
         submit(source, folder / "instructor" / lab / source.name, {})
         if lab == AGAIN:
             submit(source, folder / "again" / lab / source.name, {})
-        submit(release, folder / "untouched" / lab / source.name, {})
-        for place, (_, _, cells) in enumerate(answers(lab)):
-            submit(source, folder / f"answer{place}" / lab / source.name, cells)
-        return grade.grade(folder, course, jobs=2, walls=not contain.missing())
+            hand_in(lab, BOTH_WAYS)
+        return grade.grade(folder, course, jobs=2, walls=walls)
 
-    return {"zips": zips, "course": course, "grade": graded}
-
-
-KINDS = ("source", "release")
+    walls = not contain.missing()
+    return {
+        "zips": zips,
+        "course": course,
+        "grade": graded,
+        "hand_in": hand_in,
+        "walls": walls,
+    }
 
 
 def scores(made: dict, student: str, lab: str) -> pd.DataFrame:
@@ -82,7 +166,19 @@ def test_the_instructor_gets_all_points_and_the_untouched_edition_none(made, lab
     assert (whole["score"] == whole["max_score"]).all()
     assert 4 <= (whole["max_score"] > 0).sum() <= 7
     assert (whole["by_hand"] > 0).sum() == 1
-    nothing = scores(made, "untouched", lab)
+    release, source = (made["course"] / kind / lab for kind in ("release", "source"))
+    cells = nbformat.read(release / f"{lab}.ipynb", as_version=4).cells
+    marks = [cell.metadata.get("nbgrader", {}) for cell in cells]
+    given = zip(marks, cells, strict=True)
+    left = {m["grade_id"]: c.source for m, c in given if m.get("solution")}
+    nothing = run(answered(source / f"{lab}.ipynb", left), source)
+    assert (nothing["score"] == 0).all()
+    assert nothing["max_score"].sum() == whole["max_score"].sum()
+
+
+def nothing_for_the_untouched(made: dict, lab: str) -> None:
+    """Check nbgrader's scores, with the points that a person gives, of no work."""
+    whole, nothing = (scores(made, who, lab) for who in ("instructor", "untouched"))
     assert (nothing["score"] == 0).all()
     assert nothing["max_score"].sum() == whole[["max_score", "by_hand"]].sum().sum()
 
@@ -92,12 +188,39 @@ def test_the_instructor_gets_all_points_and_the_untouched_edition_none(made, lab
     [(lab, i) for lab in build.names() for i in range(len(answers(lab)))],
 )
 def test_right_answers_pass_and_wrong_ones_fail_where_they_are_wrong(made, lab, place):
+    source = made["course"] / "source" / lab
+    notebook = answered(source / f"{lab}.ipynb", answers(lab)[place][2])
+    judge(run(notebook, source), lab, place)
+
+
+def judge(found: pd.DataFrame, lab: str, place: int) -> None:
+    """Check the scores of an answer: full ones, but for the tasks that must fail."""
     what, fails, _ = answers(lab)[place]
-    found = scores(made, f"answer{place}", lab)
     lost = found["score"] < found["max_score"]
     assert sorted(lost.index[lost]) == sorted(fails), what
     wrong = found.loc[fails]  # some tasks give points for a part of the way
     assert (wrong["score"] <= 0.2 * wrong["max_score"]).all(), what
+
+
+@pytest.mark.parametrize("place", BOTH_WAYS)
+def test_nbgrader_says_what_running_the_cells_here_does(made, place):
+    source = made["course"] / "source" / AGAIN
+    here = run(answered(source / f"{AGAIN}.ipynb", answers(AGAIN)[place][2]), source)
+    there = scores(made, f"answer{place}", AGAIN)
+    there = there[there["by_hand"] == 0][["score", "max_score"]]
+    pd.testing.assert_frame_equal(here.sort_index(), there, check_names=False)
+    nothing_for_the_untouched(made, AGAIN)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("lab", build.names())
+def test_nbgrader_grades_every_answer(made, lab):
+    places = range(len(answers(lab)))
+    made["grade"](lab)
+    grade.grade(made["hand_in"](lab, places), made["course"], walls=made["walls"])
+    nothing_for_the_untouched(made, lab)
+    for place in places:
+        judge(scores(made, f"answer{place}", lab), lab, place)
 
 
 @pytest.mark.parametrize("lab", build.names())

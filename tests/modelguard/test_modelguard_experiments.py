@@ -369,7 +369,10 @@ def test_a_slow_defence_takes_longer():
     assert found["response"] > 0
 
 
-@pytest.mark.parametrize("defence", [NONE, S, {"name": "MAD", "epsilon": 1.0}])
+@pytest.mark.parametrize(
+    "defence",
+    [NONE, S, pytest.param({"name": "MAD", "epsilon": 1.0}, marks=pytest.mark.long)],
+)
 def test_a_service_is_timed_over_http_and_answers_the_same(defence):
     table = study(over_http.timed, defence)["measurements"]
     assert table.loc[table["metric"] == "equal", "value"].tolist() == [1.0]

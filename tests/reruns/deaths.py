@@ -1,9 +1,17 @@
-"""Points of a sweep that kill their process; imports nothing, so that others start
-fast."""
+"""Points of a sweep, also such as kill their process; imports nothing, so that the
+processes that work on them start fast."""
 
 import os
 import signal
 import time
+
+
+def measure(slow, point, folder):
+    """Leave a small table; point 5 fails."""
+    time.sleep(slow)
+    if point["x"] == 5:
+        raise ValueError("five is right out\nand more")
+    (folder / "table.csv").write_text(f"x,value\n{point['x']},{point['x'] ** 2}\n")
 
 
 def count(point, folder):

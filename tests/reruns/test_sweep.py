@@ -37,14 +37,6 @@ ROOT = Path(__file__).parents[2]
 GRID = {f"{x:02d}": {"x": x} for x in range(12)}
 
 
-def measure(slow, point, folder):
-    """Leave a small table; point 5 fails."""
-    time.sleep(slow)
-    if point["x"] == 5:
-        raise ValueError("five is right out\nand more")
-    (folder / "table.csv").write_text(f"x,value\n{point['x']},{point['x'] ** 2}\n")
-
-
 def tables(folder):
     return {p.parent.name: p.read_text() for p in sorted(folder.glob("*/table.csv"))}
 
@@ -57,7 +49,7 @@ def without_seconds(records):
 def serial(tmp_path_factory):
     """Run the grid in one process."""
     folder = tmp_path_factory.mktemp("serial")
-    call = functools.partial(measure, 0)
+    call = functools.partial(deaths.measure, 0)
     return dict(points.run(call, GRID, folder)), tables(folder)
 
 
@@ -70,7 +62,7 @@ def test_a_failure_is_the_points_own_and_one_line(serial):
 
 
 def test_processes_side_by_side_leave_what_one_does(serial, tmp_path):
-    call = functools.partial(measure, 0)
+    call = functools.partial(deaths.measure, 0)
     records = dict(points.run(call, GRID, tmp_path, jobs=2))
     assert without_seconds(records) == without_seconds(serial[0])
     assert tables(tmp_path) == serial[1]
@@ -136,7 +128,7 @@ def test_a_cluster_that_loses_a_worker_leaves_what_one_process_does(
     serial, cluster, tmp_path
 ):
     address, workers = cluster
-    call, records = functools.partial(measure, 0.25), []
+    call, records = functools.partial(deaths.measure, 0.25), []
 
     def kill():
         while len(records) < 3:
@@ -189,7 +181,10 @@ def test_a_cluster_that_lacks_what_is_asked_is_told_of_and_waited_for(
             said.extend(capfd.readouterr().err.splitlines())
             time.sleep(0.02)
 
-    call, grid = functools.partial(measure, 0.6), {n: GRID[n] for n in ("00", "01")}
+    call, grid = (
+        functools.partial(deaths.measure, 0.6),
+        {n: GRID[n] for n in ("00", "01")},
+    )
     options = {"scheduler": volatile.cluster.scheduler_address, "gpus": 2}
     with ThreadPoolExecutor(1) as pool:
         ending = points.run(call, grid, tmp_path, **options)

@@ -325,7 +325,7 @@ def wait_for_epochs(folder, count, process):
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGKILL")
 def test_a_killed_training_resumes_bit_for_bit(script, monkeypatch, home):
-    campaign(script, monkeypatch, home, kills=3, seed=0)
+    campaign(script, monkeypatch, home, kills=2, seed=0)
 
 
 @pytest.mark.long
