@@ -33,7 +33,6 @@ from lottolab.checks import numbers, require, whole, within
 
 LARGEST = 40.0  # an ε beyond which coins are right for certain in float64
 NEAR = 1e-7  # to which a bound is searched
-MOST = 10**7  # canaries
 
 
 class Found(NamedTuple):
@@ -63,7 +62,7 @@ def p_value(
     1.0
     """
     _checked(guesses, canaries, delta)
-    within("epsilon", epsilon, f"[0, {LARGEST}]")
+    within("epsilon", epsilon, f"[0, {LARGEST:g}]")
     whole("correct", correct, 0)
     require(correct <= guesses, f"correct must be at most {guesses}", correct)
     right = expit(epsilon)
@@ -125,30 +124,37 @@ def cap(
     return epsilon_lower_bound(count, count, canaries, delta, level=level)
 
 
-def canaries_needed(epsilon: float, delta: float, *, level: float = 0.95) -> int:
-    """Return how many canaries, all guessed right, show an ε: the fewest whose cap does.
+def canaries_needed(
+    epsilon: float, delta: float, *, share: float = 1.0, level: float = 0.95
+) -> int:
+    """Return the fewest canaries of which a `share`, all guessed right, shows an ε.
 
-    Raises ValueError for an ε outside (0, 40] or a δ outside [0, 1), and where no
-    number up to ten million does, since the bound allows for mδ of chance.
+    A share of less than one is what an audit needs: of m fair coins some √m more or
+    fewer than half fall "in", so that a guess of all is not all right.
 
-    >>> canaries_needed(6.28, 1e-5)
-    1674
+    Raises ValueError for an ε outside (0, 40], a δ outside [0, 1) or a share outside
+    (0, 1], and where no number does, since the bound allows for mδ of chance.
+
+    >>> canaries_needed(6.28, 1e-5), canaries_needed(6.28, 1e-5, share=0.9)
+    (1674, 1868)
     """
-    within("epsilon", epsilon, f"(0, {LARGEST}]")
+    within("epsilon", epsilon, f"(0, {LARGEST:g}]")
     within("delta", delta, "[0, 1)")
+    within("share", share, "(0, 1]")
     within("level", level, "(0, 1)")
     alpha = 1 - level
 
     def short(count: int) -> bool:
-        return p_value(count, count, count, epsilon, delta) > alpha
+        made = round(share * count)
+        return p_value(made, made, count, epsilon, delta) > alpha
 
     # Without δ it takes so many; with δ more, if any number does.
-    fewest = math.ceil(math.log(alpha) / -np.logaddexp(0, -epsilon) - 1e-9)
-    count = max(fewest, 1)
+    fewest = math.log(alpha) / -np.logaddexp(0, -epsilon) / share
+    count = fewest = max(math.floor(fewest - 0.5 / share), 1)
     while short(count):
         count += max(count // 1000, 1)
-        what = f"no number of canaries shows epsilon = {epsilon}; audit at a smaller δ"
-        require(count <= min(MOST, 50 * fewest), what, f"delta = {delta}")
+        what = f"no number of canaries shows an epsilon of {epsilon}: audit a smaller δ"
+        require(count <= 50 * fewest, what, f"delta = {delta}")
     while count > fewest and not short(count - 1):
         count -= 1
     return count
