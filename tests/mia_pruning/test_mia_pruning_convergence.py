@@ -76,7 +76,7 @@ def test_where_coordinates_do_not_meet_the_best_support_is_found():
 # --- of a network
 
 
-def blobs(n=60, seed=0):
+def blobs(n=120, seed=0):
     """Return images of 3×3 pixels in three classes, each with its own bright rows."""
     generator = torch.Generator().manual_seed(seed)
     y = torch.randint(3, (n,), generator=generator)
@@ -94,9 +94,9 @@ BARE = {"momentum": 0.0, "weight_decay": 0.0, "crop": 0, "flip": False}
 BARE |= {"schedule": "constant", "batch": 30, "lr": 0.1}
 
 
-def pruned(epochs=10, rho=None, **options):
+def pruned(epochs=12, rho=None, **options):
     recipe = train.Recipe(epochs=epochs, **BARE | {"batch": 6})
-    rho = convergence.rhos(recipe, 60, most=15) if rho is None else rho
+    rho = convergence.rhos(recipe, 120, most=30) if rho is None else rho
     retrain = train.Recipe(epochs=1, **BARE | {"batch": 6})
     given = {"rho": rho, "retrain": retrain, "seed": 0, "precision": "float32"}
     model = linear()
@@ -112,7 +112,7 @@ def test_a_growing_penalty_converges_and_the_residuals_are_the_historys():
     part = run.history[run.history["phase"] == "admm"]
     norm = float(start["1.weight"].norm())
     shown = run.residuals
-    assert len(shown) == 10
+    assert len(shown) == 12
     np.testing.assert_allclose(shown["primal"], part["primal"])
     np.testing.assert_allclose(shown["dual"], part["rho"] * part["moved"])
     np.testing.assert_allclose(shown["primal_relative"], part["primal"] / norm)

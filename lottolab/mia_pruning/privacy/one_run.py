@@ -136,7 +136,7 @@ def canaries_needed(
     (0, 1], and where no number does, since the bound allows for mδ of chance.
 
     >>> canaries_needed(6.28, 1e-5), canaries_needed(6.28, 1e-5, share=0.9)
-    (1674, 1868)
+    (1674, 1870)
     """
     within("epsilon", epsilon, f"(0, {LARGEST:g}]")
     within("delta", delta, "[0, 1)")
