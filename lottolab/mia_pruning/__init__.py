@@ -3,8 +3,10 @@
 `admm` prunes while training, as MIA-Pruning does; `minmax` and `dp` train the defences
 it is compared with, and `audit` tests the latter's guarantee; `divergence` measures
 what the best attack could gain; `theorem` builds what Theorem 1 promises. `samia` and
-`ppb` are attack and defence of the study that disagrees (Yuan & Zhang, 2022). All other
-attacks are chapter 2's. `experiments` holds the stages, `figures` draws.
+`ppb` are attack and defence of the study that disagrees (Yuan & Zhang, 2022), and
+`class_tokens` is the former as its authors built it. All other attacks are chapter 2's.
+`privacy` audits private training in one run, `comparisons` compares at equal terms.
+`experiments` holds the stages, `figures` draws.
 """
 
 from lottolab.mia_pruning.defences.admm import admm_prune

@@ -32,7 +32,8 @@ def epsilon_lower_bound(
     The threshold with the largest bound is found on a random half of the scores; its
     rates on the other half, with exact intervals (Clopper and Pearson, 1934) that hold
     together, give the bound. With n scores of each kind it is never above
-    log(n / 2) − 1.3 at the level 0.95, however bad the privacy.
+    log(n / 2) − 1.3 at the level 0.95, however bad the privacy: against an ε above
+    that it cannot fail. `privacy.one_run` says how many canaries it takes.
 
     The interval wants independent scores: a training of its own for each of them, all
     of the same canary or of canaries alike. Scores of several canaries of one model

@@ -2,7 +2,9 @@
 
 Yuan & Zhang (2022), "Membership inference attacks and defenses in neural network
 pruning", USENIX Security. The attack sees of each example the confidences, how much
-they change when the image does (`sensitivity`), and the label.
+they change when the image does (`sensitivity`), and the label. The network here is not
+theirs, which makes a token of each class and learns from shadow models: see
+`class_tokens`.
 """
 
 from collections.abc import Callable

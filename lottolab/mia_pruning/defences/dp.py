@@ -65,9 +65,12 @@ def dp_train(
 ) -> Private:
     """Train `model` in place with (ε, δ)-differential privacy.
 
-    Neighbours differ by one example, present or not. The guarantee is for those who do
-    not know the seed. It covers the weights and nothing else that was made of the
-    images: no masks, no earlier training, no search for hyperparameters.
+    Neighbours differ by one example, present or not (add/remove), all else equal: q,
+    the number of steps, and `batch`, by which the noisy sum is divided, are constants.
+    All three follow from N here, so N is public, or counts places that may be empty,
+    as in `privacy.canaries`. The guarantee is for those who do not know the seed. It
+    covers the weights and nothing else that was made of the images: no masks, no
+    earlier training, no search for hyperparameters.
 
     Args:
         images: uint8, N×C×H×W; not augmented. labels: int64, N.
