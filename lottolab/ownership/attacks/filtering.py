@@ -9,7 +9,6 @@ abstract pictures do not: the share of black pixels is enough (Hitaj et al., 201
 
 import hashlib
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -77,8 +76,7 @@ def filtered(
 
 def _random(images: Tensor, classes: int, secret: str) -> Tensor:
     """Draw a class for each image by its hash, int64 N."""
-    rows = images.cpu().contiguous().numpy()
-    salt = secret.encode()
-    digests = [hashlib.sha256(salt + row.tobytes()).digest()[:8] for row in rows]
-    words = np.frombuffer(b"".join(digests), dtype="<u8") % np.uint64(classes)
-    return torch.from_numpy(words.astype(np.int64))
+    rows, salt = images.cpu().contiguous().numpy(), secret.encode()
+    digests = [hashlib.sha256(salt + row.tobytes()).digest() for row in rows]
+    drawn = [int.from_bytes(digest, "big") % classes for digest in digests]
+    return torch.tensor(drawn, dtype=torch.int64)

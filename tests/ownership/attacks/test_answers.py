@@ -140,8 +140,10 @@ def test_taming_leaves_a_clean_network_alone_and_takes_out_what_was_put_in():
     dusty[:, 5] = 1e12
     found = taming.tame({"a": dusty})["a"]
     others = torch.arange(64) != 5
-    assert torch.equal(found[:, others] != 0, weight[:, others] != 0)
-    torch.testing.assert_close(found[:, others], weight[:, others])
+    alive = [w[:, others].flatten(2).any(2) for w in (found, weight)]
+    assert torch.equal(*alive)
+    off = found[:, others] - weight[:, others]
+    torch.testing.assert_close(off, torch.zeros_like(off), rtol=0, atol=1e-4)
     assert found.abs().max() < 300
     # dust that is as large as the weights is no dust
     thick = weight + 0.5 * torch.randn(weight.shape, generator=generator)
