@@ -1,0 +1,96 @@
+"""Verify a signature with all the answers at once: tamed, merged, matched, read.
+
+`signature.verify` reads a network as it is, or as matching alone brings it back. Here
+the channels that a thief split or added are merged before, and what hides behind dust
+and giants is read as well. More readings are more tries, which the p-value pays for.
+"""
+
+import numpy as np
+import torch
+
+from lottolab.checks import require
+from lottolab.ownership.channels import alignment, matching
+from lottolab.ownership.channels.naming import State
+from lottolab.ownership.defences import merging, taming
+from lottolab.ownership.signatures import signature, squeeze
+from lottolab.ownership.signatures.key import SignatureKey
+from lottolab.ownership.signatures.signature import Verification
+
+READINGS = 6  # two networks, as it came and tamed, at three thresholds each
+
+
+def restored(
+    state: State,
+    reference: State,
+    *,
+    groups: matching.Groups | None = None,
+    enough: float = 0.9,
+) -> State:
+    """Merge what was split or added, then bring the channels into the owner's order.
+
+    Args:
+        reference: the owner's ticket as it was before the secret was drawn.
+        groups: as for `matching`, of all channels; a ResNet of lottolab if None, or
+            else a chain.
+        enough: as for `alignment.align`.
+
+    Raises:
+        ValueError: as `merging.merge`, `alignment.align` and `matching.align`.
+    """
+    merged = merging.merge(state, reference)
+    if groups is None:
+        try:
+            return alignment.align(merged, reference, enough=enough)
+        except ValueError:
+            groups = matching.chain(reference)
+    return matching.align(merged, reference, groups, enough=enough)
+
+
+def verify(
+    state: State,
+    key: SignatureKey,
+    *,
+    claim: str | None = None,
+    reference: State | None = None,
+) -> Verification:
+    """Decide whether a network carries the owner's signature, as `signature.verify`.
+
+    Every reading is a function of the network and the reference alone, so that each
+    module agrees with a given code by the toss of a fair coin where the network does
+    not depend on the secret; the p-value pays for six readings instead of two,
+    also where there was nothing to tame and three of them are alike.
+
+    Without a `claim` no doubtful byte is erased.
+
+    Raises:
+        ValueError: as `signature.verify` and, with a reference, `restored`.
+    """
+    written = claim if claim is None else key.spelling(claim)
+    is_it = "the claim must be the text that the key was made for"
+    require(claim is None or written is not None, is_it, ascii(claim))
+    seen = [state, taming.tame(state)]
+    if all(torch.equal(seen[0][name], seen[1][name]) for name in state):
+        seen = seen[:1]
+    if reference is not None:
+        seen = [restored(network, reference) for network in seen]
+    readings = [modules for network in seen for modules in _readings(network, key)]
+    decoded = [signature.decode(modules, key) for modules in readings]
+    found = next((d for d in decoded if d.text is not None), decoded[0])
+    if claim is None and found.text is None:
+        return signature.UNREAD
+    texts = 256 ** signature.qr.capacity(key.version, key.ecc)
+    tries = READINGS if claim is not None else READINGS * texts
+    text = found.text if claim is None else written
+    agreement, p = max(
+        (signature.evidence(m, key, text, tries) for m in readings),
+        key=lambda pair: pair[0],
+    )
+    accepted = p < signature.ACCEPT
+    return Verification(found.text, found.corrected, agreement, p, accepted)
+
+
+def _readings(state: State, key: SignatureKey) -> list[np.ndarray]:
+    """Read the modules at the key's threshold, the window's median, and tamed."""
+    middle = squeeze.median(state, key)
+    limits = [squeeze.extract(state, key, threshold=t) for t in (key.threshold, middle)]
+    return [*limits, taming.extract(state, key)]
