@@ -23,6 +23,8 @@ from lottolab.ensembles.queries import (
     margin,
 )
 
+ROUNDING = 1e-9  # a difference of shares that is its limit is not beyond it
+
 
 def findings(
     model: Model,
@@ -100,7 +102,8 @@ def findings(
     table = pd.DataFrame({"check": list(values), "value": list(values.values())})
     limits = {"overfitted to one step": 0.25, "random corners": 0.1}
     table["limit"] = table["check"].map(limits).fillna(slack)
-    return table.assign(masked=table["value"] > table["limit"])
+    above = table["value"] - table["limit"]
+    return table.assign(masked=above > ROUNDING)
 
 
 def surface(

@@ -607,6 +607,15 @@ def test_the_surface_climbs_along_the_gradient(honest):
     assert np.ptp(across) < 0.5 * np.ptp(middle)
 
 
+def test_a_value_at_its_limit_is_no_sign(honest, monkeypatch):
+    """Two of a hundred images are 0.02, also where 0.52 − 0.5 is a little more."""
+    left = iter([0.52, 0.5, 0.52, 0.52, 0.0])
+    monkeypatch.setattr(masking, "_accuracy", lambda *_: next(left))
+    table = masking.findings(*honest, **SETTINGS).set_index("check")
+    assert table.loc["other loss", "value"] > 0.02
+    assert not table.loc["other loss", "masked"]
+
+
 def test_findings_refuse_what_they_cannot_use(honest):
     model, x, y = honest
     cases = {
