@@ -13,9 +13,9 @@ from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
 from lottolab.checks import check_seed, require, whole, within
+from lottolab.jobs.steps import few
 from lottolab.membership import metrics
 from lottolab.mia_pruning.attacks import samia
-from lottolab.runs.steps import few
 
 WIDTH, HEADS, LAYERS, INNER, DROPOUT = 64, 4, 3, 128, 0.2  # the study's
 # (logits [n, C], labels [n], sensitivity [n, C], is_member [n]) of one shadow model

@@ -16,11 +16,11 @@ from torch import Tensor, nn
 from lottolab.checks import number, require, whole, within
 from lottolab.images import datasets
 from lottolab.images.batches import normalise
+from lottolab.jobs.steps import few
 from lottolab.mia_pruning.defences import dp
 from lottolab.mia_pruning.defences.accounting import spent
 from lottolab.nets import masks as masking
 from lottolab.nets.device import default_device
-from lottolab.runs.steps import few
 
 NO_LIMIT = 1e30  # a norm that no gradient of float32 numbers that can be added has
 
