@@ -91,6 +91,12 @@ def scale(mean_std) -> None:
         tensor(f"{name} of mean_std", part)
 
 
+def given_scale(mean_std) -> None:
+    """Raise ValueError as `scale` does, unless none is given."""
+    if mean_std is not None:
+        scale(mean_std)
+
+
 def finite(name: str, given: Tensor, where: str = "") -> None:
     """Raise ValueError where a number is NaN or infinite."""
     odd = given[~given.isfinite()]

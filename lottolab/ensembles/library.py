@@ -39,6 +39,7 @@ class Library:
             type(structures).__name__,
         )
         check.scale(mean_std)
+        require(bool((mean_std[1] > 0).all()), "std of mean_std must be > 0", mean_std)
         self.structures, self.mean_std = structures, mean_std
         self.frames = {name: _frame(spec) for name, spec in structures.items()}
         self.tickets: dict[str, dict[float, dict]] = {name: {} for name in structures}
@@ -95,6 +96,7 @@ class Library:
         With `shared` it holds no weights: each call unpacks the mask and lays it over
         the structure's. The logits have the same bits.
         """
+        one_of("ticket", (structure, ratio), self.keys())
         frame, ticket = self.frames[structure], self.ticket(structure, ratio)
         if shared:
             network = _Shared(frame, self.tickets[structure][ratio])

@@ -137,8 +137,8 @@ def adversarial_fit(
         "inside",
     )
     tensors.images("images", images)
+    tensors.given_scale(mean_std)
     scale = mean_std or datasets.normalisation(images)
-    tensors.scale(scale)
     require(
         len(scale[0]) in (1, images.shape[1]),
         f"mean_std must have the {images.shape[1]} channels of images",
