@@ -167,11 +167,16 @@ def strongest(
                 more = {"markerfacecolor": "white", "alpha": 0.6} if hollow else {}
                 more |= {"label": f"{label}, clean" if hollow else label}
                 means(axis, found, look | more, flat=True)
-        told = [f"{arm}, {names[p]}" if p in names else arm for arm, p in kinds]
-        axis.set_yticks(range(len(kinds)), told)
+        _lines(axis, kinds, names)
         axis.set(title=title, xlabel="accuracy (%)")
     axes[0][0].invert_yaxis()
     return finished(figure, 2)
+
+
+def _lines(axis: Axes, kinds: list[tuple], names: dict[str, str]) -> None:
+    """Name a line a defence, by its arm and its structure where it has one."""
+    told = [f"{arm}, {names[p]}" if p in names else arm for arm, p in kinds]
+    axis.set_yticks(range(len(kinds)), told)
 
 
 def _scores(
@@ -210,8 +215,7 @@ def training(table: pd.DataFrame, names: dict[str, str]) -> Figure:
             ]
             label = {"label": f"{name} training"}
             means(axis, found, DOTS | look | label, flat=True)
-        told = [f"{arm}, {names[p]}" if p in names else arm for arm, p in kinds]
-        axis.set_yticks(range(len(kinds)), told)
+        _lines(axis, kinds, names)
         title = f"PGD, ε = {radius:g}/255" if radius else "clean"
         axis.set(title=title, xlabel="accuracy (%)", xlim=(0, 100))
     axes[0][0].invert_yaxis()

@@ -28,7 +28,7 @@ def gain(members: ArrayLike, non_members: ArrayLike, floor: float = FLOOR) -> fl
     -0.564
     """
     within("floor", floor, "(0, 0.5)")
-    f, g = _vector("members", members), _vector("non_members", non_members)
+    f, g = vector("members", members), vector("non_members", non_members)
     for name, x in (("members", f), ("non_members", g)):
         odd = x[(x < 0) | (x > 1)]
         require(odd.size == 0, f"{name} must be probabilities in [0, 1]", odd[:1])
@@ -48,7 +48,7 @@ def best_gain(p: ArrayLike, q: ArrayLike) -> float:
     >>> [round(best_gain([0.5, 0.5], q), 3) for q in ([0.5, 0.5], [1, 0])]
     [-1.386, -0.955]
     """
-    x, y = _vector("p", p), _vector("q", q)
+    x, y = vector("p", p), vector("q", q)
     require(x.shape == y.shape, "p and q must have as many cells", (len(x), len(y)))
     for name, d in (("p", x), ("q", y)):
         right = d.min() >= 0 and abs(d.sum() - 1) < SUM
@@ -88,7 +88,7 @@ def jensen_shannon(
     whole("bins", bins, 2)
     whole("draws", draws, 1)
     check_seed(seed)
-    inside, outside = _vector("scores_in", scores_in), _vector("scores_out", scores_out)
+    inside, outside = vector("scores_in", scores_in), vector("scores_out", scores_out)
     both = np.concatenate([inside, outside])
     edges = np.quantile(both, np.arange(1, bins) / bins)
     place = np.searchsorted(edges, both, side="right")
@@ -113,7 +113,8 @@ def _divergence(p: np.ndarray, q: np.ndarray) -> np.ndarray:
     return np.maximum(twice / 2, 0)
 
 
-def _vector(name: str, values: ArrayLike) -> np.ndarray:
+def vector(name: str, values: ArrayLike) -> np.ndarray:
+    """Return finite numbers in one dimension, float64 [n >= 1], or raise ValueError."""
     x = numbers(name, values)
     right = x.ndim == 1 and len(x) > 0
     require(right, f"{name} must have one dimension and an entry", f"shape {x.shape}")

@@ -21,6 +21,7 @@ from numpy.typing import ArrayLike
 from scipy.optimize import isotonic_regression
 
 from lottolab.checks import numbers, require, whole
+from lottolab.mia_pruning.divergence import vector
 from lottolab.truth.selection import select
 from lottolab.truth.stats import LEVEL, Interval, mean_interval
 
@@ -77,7 +78,7 @@ def curve(
     >>> curve([0.8, 0.7, 0.9], [0.6, 0.5, 0.5], monotone=True)[1].tolist()
     [0.5, 0.55, 0.55]
     """
-    x, y = _vector("accuracy", accuracy), _vector("leakage", leakage)
+    x, y = vector("accuracy", accuracy), vector("leakage", leakage)
     require(len(x) == len(y), "there must be a leakage for each accuracy", len(y))
     corners, place, count = np.unique(x, return_inverse=True, return_counts=True)
     mean = np.bincount(place, y) / count
@@ -196,12 +197,3 @@ def over_pools(compared: pd.DataFrame, level: float = LEVEL) -> Interval:
 def _same_pools(a: pd.DataFrame, b: pd.DataFrame) -> None:
     missing = sorted(set(a["pool"]) ^ set(b["pool"]))
     require(not missing, "both sides must have the same pools", f"{missing} in one")
-
-
-def _vector(name: str, values: ArrayLike) -> np.ndarray:
-    x = numbers(name, values)
-    right = x.ndim == 1 and len(x) > 0
-    require(right, f"{name} must have one dimension and an entry", f"shape {x.shape}")
-    odd = x[~np.isfinite(x)]
-    require(odd.size == 0, f"{name} must be finite", odd[:1])
-    return x
