@@ -20,7 +20,7 @@ from rich.table import Table
 from lottolab import checks
 from lottolab.machine import settle
 from lottolab.reruns import commands as reruns
-from lottolab.runs.progress import duration
+from lottolab.units import duration
 
 ROOMS = Path(__file__).parent
 BESIDE = {"reruns"}  # its commands stand beside those here, with no word before them

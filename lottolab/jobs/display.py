@@ -12,7 +12,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from lottolab.runs.progress import FOLDER, duration, emit
+from lottolab.runs.progress import FOLDER, emit
+from lottolab.units import duration
 
 
 def say(text: str) -> None:

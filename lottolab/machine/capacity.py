@@ -60,11 +60,6 @@ def writable(folder: Path) -> bool:
         return False
 
 
-def gb(size: float) -> str:
-    """Write a number of bytes as `2.5 GB`."""
-    return f"{size / 2**30:,.1f} GB"
-
-
 def chromium() -> str | None:
     """Find a browser of the Chromium family on this machine."""
     found = map(shutil.which, BROWSERS)

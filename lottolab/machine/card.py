@@ -23,8 +23,8 @@ from lottolab.ensembles.experiments import libraries
 from lottolab.jobs import named
 from lottolab.reruns.rehearsal import plan
 from lottolab.runs import places, staging, store
-from lottolab.runs.progress import duration
 from lottolab.truth.claims_file import CHAPTERS
+from lottolab.units import duration
 
 # The largest distance of two values that only rounding has parted: at once, and grown
 # in a training. On a CPU with SSE4.1 in place of AVX2, 51 of the 56 cheaper stages at

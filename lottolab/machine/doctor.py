@@ -13,8 +13,8 @@ import textwrap
 
 from lottolab import __version__
 from lottolab.machine import capacity, findings, setup
-from lottolab.machine.capacity import gb
 from lottolab.machine.findings import NEEDED, OK, Line
+from lottolab.units import gb
 
 
 def main() -> int:

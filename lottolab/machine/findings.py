@@ -17,8 +17,7 @@ from typing import NamedTuple
 
 from lottolab.labs import contain
 from lottolab.machine import capacity
-from lottolab.machine.capacity import gb
-from lottolab.runs.progress import duration
+from lottolab.units import duration, gb
 
 GB = 2**30
 INSTALLATION, RUN = 8, 1  # GB of disk that they take

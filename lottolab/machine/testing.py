@@ -16,7 +16,7 @@ import psutil
 from lottolab import jobs
 from lottolab.pages import parameters
 from lottolab.reruns import execute
-from lottolab.runs.progress import duration
+from lottolab.units import duration
 
 CELL_SECONDS = 1200  # a chapter's longest takes minutes on two slow cores
 ENDING = 10  # seconds that a process has to end after the tests that started it

@@ -13,10 +13,10 @@ import yaml
 from IPython.display import HTML, Markdown
 
 from lottolab.pages import parameters
-from lottolab.runs.progress import duration
 from lottolab.truth import claims, results, stats
 from lottolab.truth.claims_file import CHAPTERS
 from lottolab.truth.selection import ClaimError, select
+from lottolab.units import duration
 
 UNTRAINED = """\
 :::{warning}

@@ -17,10 +17,10 @@ from matplotlib.figure import Figure
 from lottolab import jobs
 from lottolab.pages import parameters, plots, show
 from lottolab.pages.parameters import SCALES
-from lottolab.runs.progress import duration
 from lottolab.truth import claims, results
 from lottolab.truth.claims_file import CHAPTERS
 from lottolab.truth.selection import ClaimError, select
+from lottolab.units import duration
 
 CHANGED = "its code has changed since"
 GONE = "the code has no such stage any more"

@@ -14,8 +14,8 @@ from lottolab.pages import parameters
 from lottolab.reruns import execute
 from lottolab.reruns.rehearsal import report, throughput
 from lottolab.runs import progress
-from lottolab.runs.progress import duration
 from lottolab.truth import results
+from lottolab.units import duration
 
 COLUMNS = ["stage", "runs", "in store", "seconds", "minutes left", "peak_mb"]
 

@@ -20,9 +20,9 @@ from lottolab.checks import require
 from lottolab.pages import parameters
 from lottolab.reruns import dryrun, execute
 from lottolab.runs import store
-from lottolab.runs.progress import duration
 from lottolab.truth import results
 from lottolab.truth.claims_file import CHAPTERS
+from lottolab.units import duration
 
 CODE = Path(__file__).resolve().parents[1]
 HOUR = 3600

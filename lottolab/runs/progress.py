@@ -25,13 +25,3 @@ def emit(event: str, **fields) -> None:
         path = Path(folder) / f"{os.getpid()}.jsonl"
         with contextlib.suppress(OSError), open(path, "a") as file:
             file.write(json.dumps(fields) + "\n")
-
-
-def duration(seconds: float) -> str:
-    """Write seconds as a person would: `42 s`, `3 min 05 s`, `2 h 10 min`."""
-    seconds = round(seconds)
-    if seconds < 60:
-        return f"{seconds} s"
-    if seconds < 3600:
-        return f"{seconds // 60} min {seconds % 60:02d} s"
-    return f"{seconds // 3600} h {seconds % 3600 // 60:02d} min"

@@ -146,24 +146,6 @@ def test_an_epoch_outside_of_a_stage_is_nobodys():
     assert fed(plan(a=[1.0]), epoch(1, 2)).line() == "0/1 runs"
 
 
-@pytest.mark.parametrize(
-    ("seconds", "text"),
-    [
-        (0, "0 s"),
-        (42.4, "42 s"),
-        (59.4, "59 s"),
-        (59.6, "1 min 00 s"),
-        (185, "3 min 05 s"),
-        (3599.4, "59 min 59 s"),
-        (3599.6, "1 h 00 min"),
-        (7800, "2 h 10 min"),
-        (90_061, "25 h 01 min"),
-    ],
-)
-def test_duration(seconds, text):
-    assert progress.duration(seconds) == text
-
-
 # --- events
 
 

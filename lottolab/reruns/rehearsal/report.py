@@ -11,8 +11,9 @@ from lottolab.pages import parameters
 from lottolab.reruns.rehearsal import cost, throughput
 from lottolab.reruns.rehearsal.plan import planned
 from lottolab.reruns.rehearsal.rehearsal import SIZES, rehearse
-from lottolab.runs import progress, staging
+from lottolab.runs import staging
 from lottolab.truth import results
+from lottolab.units import duration
 
 PATH = results.COMMITTED / "rehearsal.csv"
 SUMMED = ["runs", "PFLOP", "GPU-hours", "CPU-hours", "hours here", "disk GB"]
@@ -35,7 +36,7 @@ def report(chapters: list[str], scale: str, keep: bool) -> bool:
         found = rehearse(planned(name, scale), SIZES.get(name, SIZES[""]))
         table = cost.table(found)
         table.insert(0, "chapter", name)
-        took = progress.duration(time.perf_counter() - start)
+        took = duration(time.perf_counter() - start)
         _show(
             priced(table),
             f"{name} at {scale} scale: {len(found.ledgers)} kinds in {took}",

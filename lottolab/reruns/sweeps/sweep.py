@@ -21,6 +21,7 @@ from lottolab.reruns import execute
 from lottolab.reruns.sweeps import grids, one_stage, points
 from lottolab.runs import files, progress
 from lottolab.truth import results
+from lottolab.units import duration
 
 
 def sweep(
@@ -124,7 +125,7 @@ def _finish(
         call = functools.partial(call, environment=here)
         for name, record in points.run(call, todo, folder / "points", **side):
             ended[name] = record
-            said = record["error"] or f"done in {progress.duration(record['seconds'])}"
+            said = record["error"] or f"done in {duration(record['seconds'])}"
             text = f"{len(ended)}/{len(named)} {grids.label(told[name])}: {said}"
             print(text, flush=True)
     return ended
