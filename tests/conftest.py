@@ -27,6 +27,12 @@ def pytest_collection_modifyitems(items):
     items.sort(key=lambda item: not any(name in item.path.stem for name in LONGEST))
 
 
+def pytest_runtest_logreport(report):
+    """Name a failed test at once: a long run may be ended before its summary."""
+    if report.failed and "PYTEST_XDIST_WORKER" not in os.environ:
+        print(f"\nfailed: {report.nodeid}", file=sys.__stderr__, flush=True)
+
+
 @pytest.fixture(autouse=True, scope="module")
 def _no_variable_left_behind():
     """Name the file whose code leaves a variable of ours to all that run after it."""

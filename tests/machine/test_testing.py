@@ -60,7 +60,8 @@ def test_long_campaigns_are_in_the_full_run_only(steps):
     testing.run_all(full=True)
     lines = (line for line in ran if "pytest" in line)
     short, full = (line.partition(" --junit-xml ")[0] for line in lines)
-    assert short == full.replace("-o faulthandler_timeout=3600", "-m not long")
+    assert short.endswith("-m not long")
+    assert full.startswith(short.removesuffix("-m not long"))
     assert "--cov-fail-under 90" in full
 
 
