@@ -52,8 +52,8 @@ def test_one_query_does_not_wait_for_every_rank():
     assert batch.count == 1000
     for row in probs[-9:].split(1):
         for defence in (batch, scan):
-            start = time.perf_counter()
+            start = time.process_time()
             defence.peek(row)
-            seconds.setdefault(defence, []).append(time.perf_counter() - start)
+            seconds.setdefault(defence, []).append(time.process_time() - start)
     each = {defence: sorted(found)[4] for defence, found in seconds.items()}
     assert each[scan] < each[batch] / 5

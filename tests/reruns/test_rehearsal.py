@@ -1,7 +1,6 @@
 """Rehearsals: what they predict, against the whole thing really run and counted."""
 
 import json
-import time
 from collections import Counter
 from contextlib import contextmanager
 
@@ -19,6 +18,7 @@ from lottolab.nets import foresight, predict, tickets, train
 from lottolab.reruns.rehearsal import (
     arguments,
     cost,
+    meter,
     page,
     rehearsal,
     report,
@@ -187,19 +187,19 @@ def test_trainings_of_every_kind_are_counted_in_full(stage, own, home, on_one_th
     assert row["steps"] == pytest.approx(epochs * 9)
 
 
-def test_batches_of_any_size_are_counted_by_their_images():
-    meter, seen, spent = Meter(1, 4), [], []
+def test_batches_of_any_size_are_counted_by_their_images(monkeypatch):
+    clock, seen = [0.0], []
+    monkeypatch.setattr(meter.time, "perf_counter", lambda: clock[0])
+    counted = Meter(1, 4)
     batches = [torch.zeros(n) for n in (3, 0, 5, 2, 0)]
-    with steps.watched(meter):
+    with steps.watched(counted):
         for batch in steps.few(batches, kind="steps"):
             seen.append(len(batch))
-            start = time.perf_counter()
-            time.sleep(0.05 * len(batch))
-            spent.append(time.perf_counter() - start)
+            clock[0] += 0.05 * len(batch)
     assert seen == [5]
-    assert meter.total["steps"] == 5
-    shares = sum(meter.total[f"seconds {k}"] for k in ("rest", "training")) / spent[0]
-    assert shares == pytest.approx(2, rel=0.2)  # ten images, five of them looked at
+    assert counted.total["steps"] == 5
+    seconds = sum(counted.total[f"seconds {k}"] for k in ("rest", "training"))
+    assert seconds == pytest.approx(0.5)  # of ten images, five of them looked at
 
 
 def test_a_training_takes_its_last_steps_and_counts_all(on_one_thread):
