@@ -89,6 +89,22 @@ def numbers(name: str, given):
     return np.array(x, dtype=np.float64)
 
 
+def held(name: str, given) -> None:
+    """Raise ValueError unless numpy can hold `given`.
+
+    It cannot hold a tensor that is bfloat16, sparse or has a gradient, nor rows of
+    unequal length.
+    """
+    import numpy as np  # late: the command line checks its words without it
+
+    try:
+        np.asarray(given)
+        right = True
+    except (RuntimeError, TypeError, ValueError):
+        right = False
+    require(right, f"{name} must be what a numpy array can hold", _short(given))
+
+
 def _short(given) -> str:
     text = repr(given)
     return text if len(text) < 60 else f"{text[:57]}..."
@@ -97,7 +113,8 @@ def _short(given) -> str:
 def one_of(what: str, given, allowed: Iterable) -> None:
     """Raise ValueError with the closest allowed names unless `given` is allowed."""
     allowed = list(allowed)
-    if given in allowed:
+    array = hasattr(given, "detach") or getattr(given, "ndim", 0)
+    if not array and given in allowed:
         return
     near = difflib.get_close_matches(str(given), [str(a) for a in allowed], n=2)
     alike = [difflib.SequenceMatcher(None, a, str(given)).ratio() for a in near]

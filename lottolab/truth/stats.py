@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy import stats
 
-from lottolab.checks import check_seed, numbers, require, whole, within
+from lottolab.checks import check_seed, held, numbers, require, whole, within
 
 LEVEL = 0.95  # the book's confidence level
 
@@ -237,6 +237,7 @@ def _clusters(values: ArrayLike, cluster: ArrayLike) -> np.ndarray:
     require(hasattr(cluster, "__len__"), "cluster must be labels", type(cluster))
     sparse = getattr(cluster, "is_sparse", False) or getattr(cluster, "is_meta", False)
     require(not sparse, "cluster must be a dense tensor, or a list", "another")
+    held("cluster", cluster)
     n, shape = len(np.atleast_1d(numbers("values", values))), np.shape(cluster)
     require(shape == (n,), f"cluster must hold {n} labels, one a value", shape)
     return np.unique(np.asarray(cluster), return_inverse=True)[1]

@@ -219,7 +219,7 @@ def test_with_the_complete_table_at_three_classes_recovery_is_the_posterior_mean
 
 BIG = """
 import resource, time, torch
-from lottolab.modelguard import bayes
+from lottolab.modelguard.attacks import bayes
 torch.set_num_threads(1)
 generator = torch.Generator().manual_seed(0)
 truth = (3 * torch.randn(50_000, 100, generator=generator)).softmax(1)
@@ -457,7 +457,7 @@ def shadowed(classes=3, labels=LABELS, **options):
         (lambda: shadowed(), "at least batch = 16, got 3"),
         (lambda: measures.fidelity(Y, Y[:3]), r"one shape, got \[4, 3\] and \[3, 3\]"),
         (lambda: measures.recovery_distance(Y, Y[:3]), "both must be of one shape"),
-        (lambda: measures.recovery_distance(Y, Y, p=3), "p must be 1 or 2, got 3"),
+        (lambda: measures.recovery_distance(Y, Y, p=3), "p must be one of 1, 2, got 3"),
         (lambda: measures.strongest(SCORES, [2]), r"among the seeds \[0, 1\], got \[2"),
         (lambda: measures.strongest(SCORES, [0, 1]), "some of the seeds .* not all"),
         (lambda: measures.strongest(SCORES[:1]), "some of the seeds .* not all"),

@@ -22,6 +22,7 @@ from lottolab.mia_pruning.attacks import samia
 from lottolab.mia_pruning.defences import accounting, dp, ppb
 from lottolab.modelguard import MAD, ModelGuardS, Rounding, lemmas, utility
 from lottolab.modelguard.attacks import measures
+from lottolab.nets import masks as masking_of_networks
 from lottolab.nets import predict, train
 from lottolab.truth import rates, stats
 
@@ -458,6 +459,29 @@ def test_odd_numbers_of_modelguard_are_refused():
     surrogate = Wrapped(lambda z: z.softmax(1))
     with pytest.raises(ValueError, match="leave the softmax out"):
         MAD(surrogate, ONES, 0.5)(LOGITS.softmax(1), IMAGES)
+
+
+@pytest.mark.parametrize("bad", [torch.tensor(1), torch.tensor([1, 3]), np.ones(2)])
+def test_a_tensor_is_none_of_the_allowed_words_or_numbers(bad):
+    with pytest.raises(ValueError, match="p must be one of 1, 3, got "):
+        checks.one_of("p", bad, (1, 3))
+    checks.one_of("p", np.int64(3), (1, 3))
+
+
+def test_a_mask_is_no_weight():
+    masks = {"a": torch.ones(2, 2, dtype=torch.bool)}
+    for kind in (torch.bool, torch.int64):
+        with pytest.raises(ValueError, match="weights of a must be floating-point"):
+            masking_of_networks.check(masks, {"a": torch.ones(2, 2, dtype=kind)})
+    masking_of_networks.check(masks, {"a": torch.ones(2, 2, dtype=torch.bfloat16)})
+
+
+@pytest.mark.parametrize("kind", ["bfloat16", "gradient", "sparse"])
+def test_labels_of_clusters_are_what_numpy_holds(kind):
+    odd = {"bfloat16": torch.ones(4).bfloat16(), "sparse": torch.eye(4)[0].to_sparse()}
+    odd["gradient"] = torch.ones(4, requires_grad=True)
+    with pytest.raises(ValueError, match="cluster must be"):
+        stats.clustered_interval(torch.ones(4), odd[kind])
 
 
 def test_the_command_line_checks_its_words_without_torch_or_numpy():

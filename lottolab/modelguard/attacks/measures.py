@@ -8,7 +8,7 @@ from collections.abc import Iterable
 import pandas as pd
 from torch import Tensor
 
-from lottolab.checks import require
+from lottolab.checks import one_of, require
 from lottolab.checks.taking import floats
 from lottolab.checks.tensors import logits
 from lottolab.modelguard.queries import checked
@@ -37,7 +37,7 @@ def recovery_distance(recovered: Tensor, clean: Tensor, p: int = 1) -> float:
 
     Raises ValueError where the shapes differ or p is neither.
     """
-    require(p in (1, 2), "p must be 1 or 2", p)
+    one_of("p", p, (1, 2))
     recovered, clean = checked(recovered), checked(clean)
     given = f"{list(recovered.shape)} and {list(clean.shape)}"
     require(recovered.shape == clean.shape, "both must be of one shape", given)
