@@ -21,9 +21,10 @@ from lottolab.mia_pruning import audit, divergence, theorem
 from lottolab.mia_pruning.attacks import samia
 from lottolab.mia_pruning.defences import accounting, dp, ppb
 from lottolab.modelguard import MAD, ModelGuardS, Rounding, lemmas, utility
-from lottolab.modelguard.attacks import measures
+from lottolab.modelguard.attacks import bayes, measures
 from lottolab.nets import masks as masking_of_networks
 from lottolab.nets import predict, train
+from lottolab.ownership.signatures import qr
 from lottolab.truth import rates, stats
 
 
@@ -459,6 +460,20 @@ def test_odd_numbers_of_modelguard_are_refused():
     surrogate = Wrapped(lambda z: z.softmax(1))
     with pytest.raises(ValueError, match="leave the softmax out"):
         MAD(surrogate, ONES, 0.5)(LOGITS.softmax(1), IMAGES)
+
+
+@pytest.mark.parametrize("bad", [0, 41, "1", torch.tensor([1])])
+def test_a_code_has_one_of_forty_versions(bad):
+    with pytest.raises(ValueError, match="version must be one of None, 1, 2"):
+        qr.encode("a", "L", 21, version=bad)
+
+
+def test_a_tolerance_is_a_number_that_float32_holds():
+    table = bayes.lookup_table(LOGITS.softmax(1), lambda y, x: y, draws=1, seed=0)
+    with pytest.raises(ValueError, match="tolerance must be at most 3e38"):
+        bayes.recover_partial_bayes(table.clean, table, tolerance=1e300)
+    found = bayes.recover_partial_bayes(table.clean, table, tolerance=math.inf)
+    assert found.shape == LOGITS.shape
 
 
 @pytest.mark.parametrize("bad", [torch.tensor(1), torch.tensor([1, 3]), np.ones(2)])

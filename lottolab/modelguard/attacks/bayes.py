@@ -5,6 +5,7 @@ given p(y) is the best guess in squared error; it is estimated by a table of pai
 (p(y), y) with y drawn around plausible predictions.
 """
 
+import math
 from collections.abc import Iterable
 from typing import NamedTuple
 
@@ -140,6 +141,11 @@ def recover_partial_bayes(
     given = [list(part.shape) for part in (asked, perturbed, clean)]
     require(same, "the table must be of as many classes as the answers", given)
     within("tolerance", tolerance, "[0, inf]")
+    require(
+        tolerance <= 3e38 or tolerance == math.inf,
+        "tolerance must be at most 3e38, which float32 holds, or infinite",
+        tolerance,
+    )
     whole("elements", elements, 1)
     distinct, place = torch.unique(asked, dim=0, return_inverse=True)
     labels, found = distinct.argmax(1), torch.empty_like(distinct)

@@ -105,7 +105,7 @@ def expected(version: int, ecc: str, flip: float) -> float:
     Raises:
         ValueError: version, ecc or flip is not allowed.
     """
-    require(version in range(1, 41), "version must be in 1 to 40", version)
+    one_of("version", version, range(1, 41))
     one_of("ecc", ecc, qr.LEVELS)
     within("flip", flip, "[0, 1]")
     wrong = 1 - (1 - flip) ** 8

@@ -66,12 +66,13 @@ def encode(
     Returns its modules, bool size×size, True = dark, and its format.
 
     Raises:
-        ValueError: the code would not hold the text; the message says how many bytes
-            would fit.
+        ValueError: an argument is not as above, or the code would not hold the text;
+            the message says how many bytes would fit.
     """
     one_of("ecc", ecc, LEVELS)
     require(isinstance(text, str), "text must be a string", type(text).__name__)
     whole("largest", largest, 0)
+    one_of("version", version, (None, *range(1, 41)))
     if mask is not None:
         one_of("mask", mask, range(8))
     length = len(text.encode())
