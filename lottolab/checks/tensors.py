@@ -38,12 +38,6 @@ def tensor(name: str, given) -> None:
     require(right, what, described(given))
 
 
-def floating(name: str, given: Tensor) -> None:
-    """Raise ValueError unless a tensor's numbers are floating-point ones."""
-    right = given.is_floating_point()
-    require(right, f"{name} must be floating-point numbers", given.dtype)
-
-
 def labels(
     name: str, given, count: int, classes: int | None = None, long: bool = True
 ) -> None:

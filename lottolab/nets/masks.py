@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from lottolab.checks import check_seed, one_of, require, within
-from lottolab.checks.tensors import described, floating, tensor
+from lottolab.checks.tensors import described, tensor
 
 Masks = dict[str, Tensor]
 
@@ -172,7 +172,11 @@ def check(masks: Masks, weights: dict[str, Tensor]) -> None:
     """Raise ValueError unless the masks are bool, fit the weights, and none is NaN."""
     _check_fit(masks, weights)
     for name in masks:
-        floating(f"weights of {name}", weights[name])
+        require(
+            weights[name].is_floating_point(),
+            f"weights of {name} must be floating-point numbers",
+            weights[name].dtype,
+        )
         count = int(weights[name].isnan().sum())
         require(not count, f"weights of {name} must be numbers", f"{count} NaN")
 

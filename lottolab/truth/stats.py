@@ -235,8 +235,6 @@ def _vector(values: ArrayLike, name: str = "values") -> np.ndarray:
 
 def _clusters(values: ArrayLike, cluster: ArrayLike) -> np.ndarray:
     require(hasattr(cluster, "__len__"), "cluster must be labels", type(cluster))
-    sparse = getattr(cluster, "is_sparse", False) or getattr(cluster, "is_meta", False)
-    require(not sparse, "cluster must be a dense tensor, or a list", "another")
     held("cluster", cluster)
     n, shape = len(np.atleast_1d(numbers("values", values))), np.shape(cluster)
     require(shape == (n,), f"cluster must hold {n} labels, one a value", shape)
