@@ -6,6 +6,7 @@ import torch
 
 from lottolab import ownership
 from lottolab.nets import tickets
+from lottolab.ownership import figures
 from lottolab.ownership.experiments import black_box, disguises, rewriting, signatures
 
 SETTING = {
@@ -164,3 +165,15 @@ def test_stages_leave_the_stores_weights_alone():
     after = signatures.signed(**GIVEN)["weights"]
     assert all(torch.equal(before[name], after[name]) for name in before)
     assert tickets.iterative(**SETTING, rates=[0.8])["density"] < 0.21
+
+
+def test_flipped_modules_are_red_where_the_first_code_is_not():
+    before = np.zeros((21, 21), dtype=bool)
+    before[0, 0] = before[1, 1] = True
+    after = before.copy()
+    after[0, 0], after[2, 2] = False, True
+    row = [("0 %", before, True), ("9 %", after, False)]
+    drawn = [a.images[0].get_array() for a in figures.codes({"pruned": row}).axes]
+    red = [np.argwhere(np.ptp(picture, axis=2) > 0.1).tolist() for picture in drawn]
+    assert red == [[], [[0, 0], [2, 2]]]
+    assert drawn[1][2, 2].sum() < drawn[1][0, 0].sum()  # dark and light
