@@ -131,8 +131,9 @@ def test_channels_that_were_split_added_or_silenced_are_read_through(
     save_file(disguised(load_file(out), how), stolen)
     ask = ["ownership", "verify", stolen, "--key", key, "--claim", "Ada"]
     assert main(ask) == (0 if how == "silenced" else 2)  # of another shape
-    assert main([*ask, "--reference", net]) == 0
-    assert "accepted" in capsys.readouterr().out
+    if how != "silenced":  # which is read where it stands
+        assert main([*ask, "--reference", net]) == 0
+    assert ": accepted" in capsys.readouterr().out
     other = str(tmp_path / "other")
     save_file(disguised(twin, how), other)
     ask[2] = other
