@@ -3,8 +3,6 @@
 from __future__ import annotations  # a state dict is only named here
 
 import secrets
-import sys
-from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,10 +11,8 @@ import typer
 from lottolab.checks import require
 
 if TYPE_CHECKING:
-    from lottolab.ownership.channels.naming import State
     from lottolab.ownership.signatures.key import SignatureKey
 
-ENOUGH = 0.9  # of the reference's likeness to itself: no need to look further
 app = typer.Typer(
     help="Sign a sparse network and verify whose it is.", no_args_is_help=True
 )
@@ -46,13 +42,14 @@ def embed(
     keeps apart is written as one weight, as `prune.remove` leaves it.
     """
     from lottolab.nets import checkpoint
+    from lottolab.ownership.defences import suspect
     from lottolab.ownership.signatures import networks
 
     _new(output)
     _new(key)
     require(key != output, "key and output must be two files", key)
     state, texts = networks.read(network), checkpoint.header(network)
-    with _shown("signing"):
+    with suspect.shown("signing"):
         signed, owner = networks.embed(state, text, ecc=ecc, layer=layer)
     checkpoint.write(signed, output, texts)
     owner.save(key)
@@ -114,12 +111,15 @@ def verify(
     """Decide whether a network carries the owner's signature.
 
     Exit code 0 if it does, 1 if it does not, 2 if that cannot be asked.
-    With a reference the channels are brought into its order first. The p-value is
-    valid only if suspect and reference do not depend on the key's secret. It pays for
-    all else that could have been chosen to fit, unless key and claim are those of a
+    With a reference, hidden channels that were split or added are merged and all are
+    brought into its order first. What is not accepted is read once more without the
+    dust and the giants that a thief may have put there; the p-value pays for both. It
+    is valid only if suspect and reference do not depend on the key's secret. It pays
+    for all else that could have been chosen to fit, unless key and claim are those of a
     hash that `commit` printed; whether that is older than the suspect is yours to see.
     """
     from lottolab.ownership import SignatureKey
+    from lottolab.ownership.defences import suspect
     from lottolab.ownership.signatures import networks
 
     if groups and not reference:
@@ -128,9 +128,8 @@ def verify(
         owner = SignatureKey.load(key)
         dated = _dated(owner, claim, published, nonce)
         state = networks.unwrapped(networks.read(network))
-        if reference:
-            state = _aligned(state, reference, groups, owner.shape)
-        layer, found = networks.verify(state, owner, claim=claim, dated=dated)
+        where = (reference, groups) if reference else None
+        layer, found = suspect.judged(state, owner, claim, dated, where)
     except RuntimeError as error:  # of torch; its exit code 1 is a verdict here
         raise ValueError(str(error)) from error
     place = "" if layer == owner.layer else f"in {layer}: "
@@ -154,42 +153,13 @@ def align(
     and cannot be run.
     """
     from lottolab.nets import models
+    from lottolab.ownership.defences import suspect
     from lottolab.ownership.signatures import networks
 
     _new(output)
-    suspect = networks.unwrapped(networks.read(network))
-    models.save(_aligned(suspect, reference, groups), output)
+    given = networks.unwrapped(networks.read(network))
+    models.save(suspect.aligned(given, reference, groups), output)
     typer.echo(f"{output}: in the order of {reference}")
-
-
-def _aligned(
-    state: State, twin: Path, file: Path | None, shape: tuple[int, int] | None = None
-) -> State:
-    """Align by the groups in a file, as a ResNet of lottolab, or as a chain.
-
-    Returns what is of the shape alone, outputs and inputs, if one is given.
-    """
-    from lottolab.ownership.channels import alignment, matching, naming
-    from lottolab.ownership.signatures import networks
-
-    reference = networks.unwrapped(networks.read(twin))
-    every = [*state.items(), *reference.items()]
-    names = {n for n, w in every if shape in (None, tuple(w.shape[:2]))}
-    search = {"enough": ENOUGH, "names": names}
-    with _shown("looking for the channels"):
-        if file:
-            groups = {
-                group: {networks.bare(name): axis for name, axis in places.items()}
-                for group, places in matching.read(file).items()
-            }
-            return matching.align(state, reference, groups, **search)
-        known = naming.residual(reference)
-        try:
-            naming.groups(known)
-        except ValueError:
-            groups = matching.chain(reference)
-            return matching.align(state, reference, groups, **search)
-        return alignment.align(state, known, **search)
 
 
 def _dated(
@@ -206,13 +176,6 @@ def _dated(
     right = written is not None and bind(owner, written, nonce=nonce) == published
     require(right, "--published must be the hash of key, claim and nonce", published)
     return True
-
-
-def _shown(title: str) -> AbstractContextManager:
-    """Show on a terminal what is being done, and for how long."""
-    from lottolab.jobs import display
-
-    return display.watch(title) if sys.stderr.isatty() else nullcontext()
 
 
 def _new(path: Path) -> None:

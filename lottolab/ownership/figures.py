@@ -18,6 +18,9 @@ SCORES = {
     "random": ("#000000", "s"),
 }
 
+BLACK, WHITE = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)  # of a code's modules
+DARK, LIGHT = (0.6, 0.0, 0.0), (1.0, 0.6, 0.6)  # of those that were flipped
+
 
 def keys(table: pd.DataFrame, ticket: dict[int, float]) -> Figure:
     """Draw what a ticket is worth without its key, and with a guessed one.
@@ -58,7 +61,8 @@ def codes(pictures: dict[str, list[tuple[str, np.ndarray, bool]]]) -> Figure:
 
     Args:
         pictures: for each attack a list of how strong it was, the modules (bool
-            size×size, True = dark) and whether the text could be decoded.
+            size×size, True = dark) and whether the text could be decoded. Modules that
+            differ from those of the first of each list are drawn in red, dark or light.
     """
     columns = max(len(row) for row in pictures.values())
     size = (7.2, 1.55 * len(pictures))
@@ -67,7 +71,10 @@ def codes(pictures: dict[str, list[tuple[str, np.ndarray, bool]]]) -> Figure:
         for axis in row:
             axis.set_axis_off()
         for axis, (label, modules, decoded) in zip(row, found, strict=False):
-            axis.imshow(~modules, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
+            picture = np.where(modules[..., None], BLACK, WHITE)
+            flipped = modules != found[0][1]
+            picture[flipped] = np.where(modules[flipped][:, None], DARK, LIGHT)
+            axis.imshow(picture, interpolation="nearest")
             colour = COLOURS["ticket"] if decoded else COLOURS["random mask"]
             mark = "✓" if decoded else "✗"
             axis.set_title(f"{label} {mark}", fontsize=9, color=colour)

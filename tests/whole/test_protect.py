@@ -11,6 +11,7 @@ from safetensors.torch import load_file, save_file
 
 from lottolab.cli import main
 from lottolab.nets import checkpoint
+from lottolab.ownership.attacks import obfuscation, silencing
 
 EXAMPLE = Path(__file__).parents[2] / "examples/protect.py"
 
@@ -103,3 +104,37 @@ def test_the_example_signs_trains_and_is_stolen(
     assert main(stolen) == 1
     assert main([*stolen, "--reference", "ticket"]) == 0
     assert "20% of the weights" in capsys.readouterr().out
+
+
+def disguised(state, how):
+    """Return a network that answers as before, and hides what it has."""
+    if how == "duplicated":
+        return obfuscation.duplicate(state, 1)
+    if how == "cliques":
+        return obfuscation.add_cliques(state, 6, 1)
+    return silencing.silence(state, 1, decades=20, dust=1e-6)
+
+
+@pytest.mark.parametrize("how", ["duplicated", "cliques", "silenced"])
+def test_channels_that_were_split_added_or_silenced_are_read_through(
+    tmp_path, capsys, how
+):
+    shapes = {"0.weight": (40, 3, 3, 3), "0.bias": (40,), "2.weight": (48, 40, 3, 3)}
+    shapes |= {"2.bias": (48,), "5.weight": (10, 48)}
+    net, out, key = (str(tmp_path / n) for n in ("net", "signed", "key"))
+    twin = sparse(shapes) | {"0.weight": torch.randn(40, 3, 3, 3)}
+    save_file(twin, net)
+    main(["ownership", "embed", net, "--text", "Ada", "--key", key, "--output", out])
+    main(["ownership", "calibrate", out, "--key", key])
+    assert json.loads(Path(key).read_text())["layer"] == "2.weight"
+    stolen = str(tmp_path / "stolen")
+    save_file(disguised(load_file(out), how), stolen)
+    ask = ["ownership", "verify", stolen, "--key", key, "--claim", "Ada"]
+    assert main(ask) == (0 if how == "silenced" else 2)  # of another shape
+    if how != "silenced":  # which is read where it stands
+        assert main([*ask, "--reference", net]) == 0
+    assert ": accepted" in capsys.readouterr().out
+    other = str(tmp_path / "other")
+    save_file(disguised(twin, how), other)
+    ask[2] = other
+    assert main([*ask, "--reference", net]) == 1  # it was never signed

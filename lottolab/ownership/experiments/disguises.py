@@ -1,0 +1,133 @@
+"""A stolen network in disguise, before and after the owner's answers.
+
+Nothing here trains: channels are split, added and silenced, and what the network
+answers stays. `given` are the arguments of `signatures.signed`.
+"""
+
+import torch
+from torch import Tensor
+
+from lottolab import runs
+from lottolab.checks import number, one_of, require, whole
+from lottolab.images import datasets
+from lottolab.nets import predict, tickets
+from lottolab.ownership.attacks import obfuscation, silencing, symmetry
+from lottolab.ownership.channels import alignment
+from lottolab.ownership.channels.naming import State
+from lottolab.ownership.defences import reading
+from lottolab.ownership.experiments import signatures, thief
+from lottolab.ownership.signatures.key import SignatureKey
+
+KINDS = ("duplicated", "cliques", "both")
+
+
+@runs.stage("ownership.experiments.disguises.split")
+def split(
+    *,
+    kind: str,
+    copies: int,
+    extra: int,
+    members: int,
+    size: float,
+    spread: float,
+    **given,
+) -> dict:
+    """Write hidden channels several times, or add some that cancel, and look again.
+
+    Yan et al., 2023, section 4 (NeuronSplit, NeuronClique); see `obfuscation`. Then all
+    channels are permuted and the outputs get a scale of their own.
+
+    Args:
+        kind: `duplicated`, `cliques`, or `both`, in this order.
+        copies: of each hidden channel, >= 2. extra: cliques a group, >= 1, of `members`
+            channels each, >= 1. size, spread: as in `obfuscation.duplicate`.
+
+    Metrics: those of `judged`, and `logits changed`, the largest change of a logit on
+    the test images, as a share of the largest logit.
+    """
+    one_of("kind", kind, KINDS)
+    whole("copies", copies, 2)
+    whole("extra", extra, 1)
+    whole("members", members, 1)
+    looks = {"size": size, "spread": spread}
+    number("size", size, 1e-9)
+    number("spread", spread, 1.0)
+    owned, seed = signatures.signed(**given), given["seed"]
+    state = owned["weights"]
+    if kind != "cliques":
+        state = obfuscation.duplicate(state, seed, copies=copies, **looks)
+    if kind != "duplicated":
+        how = looks | {"members": members}
+        state = obfuscation.add_cliques(state, extra, seed + 1, **how)
+    state = symmetry.permute(state, seed)
+    return {"metrics": judged(symmetry.rescale_outputs(state, seed), owned, given)}
+
+
+@runs.stage("ownership.experiments.disguises.silenced")
+def silenced(*, decades: float, dust: float, spare: bool, **given) -> dict:
+    """Hide the window behind a channel that is always zero, and look again.
+
+    See `silencing.silence`. With `spare` a channel is added to each group before, which
+    is silenced instead of one that the owner used, so that the function stays but for
+    the dust.
+
+    Args:
+        decades: in [0, 30]. dust: share of the layer's mean |w|, >= 0.
+
+    Metrics: as `split`.
+    """
+    number("decades", decades, 0, 30)
+    number("dust", dust, 0)
+    require(type(spare) is bool, "spare must be true or false", spare)
+    owned, seed = signatures.signed(**given), given["seed"]
+    state = owned["weights"]
+    if spare:
+        state = obfuscation.add_cliques(state, 1, seed, members=1)
+    state = silencing.silence(state, seed, decades=decades, dust=dust)
+    return {"metrics": judged(symmetry.rescale_outputs(state, seed), owned, given)}
+
+
+def judged(state: State, owned: dict, given: dict) -> dict[str, float]:
+    """Return what a disguise costs, and what three readers find.
+
+    `plain …` is read from the network as it is (nothing where the shape is another),
+    `aligned …` after alignment to the unsigned twin, `answered …` by
+    `defences.reading.verify`: tamed, merged, and then aligned. For each `modules`,
+    `accepted` and `decoded` as in `signatures.white_box`.
+    """
+    setting = signatures.setting(given)
+    metrics = thief.described(state, owned, **setting)
+    metrics["logits changed"] = changed(state, owned["weights"], **setting)
+    return metrics | readers(state, owned, given)
+
+
+def readers(state: State, owned: dict, given: dict) -> dict[str, float]:
+    """Return what `judged` says that the three readers find.
+
+    `aligned` and `answered` are left out after an attack that no reader can follow.
+    """
+    key, text = SignatureKey(**owned["key"]), given["text"]
+    found = {"accepted": 0.0, "decoded": 0.0}
+    if key.fits(state):
+        found = signatures.white_box(state, key, text)
+    metrics = {f"plain {name}": value for name, value in found.items()}
+    setting = signatures.setting(given)
+    twin = tickets.iterative(rates=given["rates"], **setting)["weights"]
+    back = alignment.align(state, twin)
+    for name, value in signatures.white_box(back, key, text).items():
+        metrics[f"aligned {name}"] = value
+    told = reading.verify(state, key, claim=text, reference=twin)
+    metrics["answered modules"] = told.agreement
+    metrics["answered accepted"] = float(told.accepted)
+    return metrics | {"answered decoded": float(told.text == key.spelling(text))}
+
+
+def changed(state: State, before: State, **setting) -> float:
+    """Return the largest change of a logit on the test images, over the largest."""
+    parts = tickets.read(**setting)
+    scale = datasets.normalisation(parts["train"][0])
+    seen: list[Tensor] = [
+        predict.logits(signatures.network(weights, **setting), parts["test"][0], scale)
+        for weights in (before, state)
+    ]
+    return float(torch.dist(seen[0], seen[1], torch.inf) / seen[0].abs().max())
