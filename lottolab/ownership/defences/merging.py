@@ -24,7 +24,7 @@ from lottolab.ownership.channels.hidden import (
 from lottolab.ownership.channels.matching import Groups
 from lottolab.ownership.channels.naming import State
 
-NOTHING = 1e-3  # share of its parts below which a sum of outgoing weights is none
+ROUNDING = 4  # a sum of outgoing weights is none below so many roundings of its parts
 
 
 def merge(
@@ -43,7 +43,8 @@ def merge(
     the less is left of both outgoing weights, the closer they are. The second's
     outgoing weights, times the factor between both, join the first's, which keeps the
     function where both are exactly proportional. A channel whose outgoing weights then
-    cancel is dropped; what is still too many goes by the least outgoing weights.
+    cancel, but for the rounding of their number type, is dropped; what is still too
+    many goes by the least outgoing weights.
 
     Args:
         tolerance: largest distance that is merged, in [0, 1): training moves copies.
@@ -78,6 +79,7 @@ def _folding(
     outgoing = torch.cat([columns(state[name], n) for name in read], 1)
     folding, left = torch.eye(n, dtype=torch.float64), torch.ones(n, dtype=torch.bool)
     home = list(range(n))
+    nothing = ROUNDING * max(torch.finfo(state[name].dtype).eps for name in read)
     distance, factor = _compared(state, places, outgoing, tolerance)
     for first, second in _closest(distance, tolerance):
         a, b = home[first], home[second]
@@ -90,7 +92,7 @@ def _folding(
         folding[a] += factor[a, b] * folding[b]
         left[b] = False
         home = [a if place == b else place for place in home]
-        if float((folding[a] @ outgoing).norm()) < NOTHING * max(parts):
+        if float((folding[a] @ outgoing).norm()) < nothing * max(parts):
             left[a] = False
     strength = (folding @ outgoing).norm(dim=1)
     kept = left.nonzero().flatten()

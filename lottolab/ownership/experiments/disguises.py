@@ -40,7 +40,8 @@ def split(
     Args:
         kind: `duplicated`, `cliques`, or `both`, in this order.
         copies: of each hidden channel, >= 2. extra: cliques a group, >= 1, of `members`
-            channels each, >= 1. size, spread: as in `obfuscation.duplicate`.
+            channels each, >= 1. size, spread: as in `obfuscation.duplicate`; cliques on
+            top of duplicates are as large as these.
 
     Metrics: those of `judged`, and `logits changed`, the largest change of a logit on
     the test images, as a share of the largest logit.
@@ -58,6 +59,7 @@ def split(
         state = obfuscation.duplicate(state, seed, copies=copies, **looks)
     if kind != "duplicated":
         how = looks | {"members": members}
+        how |= {"size": 1.0} if kind == "both" else {}
         state = obfuscation.add_cliques(state, extra, seed + 1, **how)
     state = symmetry.permute(state, seed)
     return {"metrics": judged(symmetry.rescale_outputs(state, seed), owned, given)}
