@@ -43,8 +43,8 @@ def merge(
     the less is left of both outgoing weights, the closer they are. The second's
     outgoing weights, times the factor between both, join the first's, which keeps the
     function where both are exactly proportional. A channel whose outgoing weights then
-    cancel, but for the rounding of their number type, is dropped; what is still too
-    many goes by the least outgoing weights.
+    cancel, but for the rounding of their number type, is dropped, unless too few are
+    left; what is still too many goes by the least outgoing weights.
 
     Args:
         tolerance: largest distance that is merged, in [0, 1): training moves copies.
@@ -78,7 +78,7 @@ def _folding(
     read = [name for name, axis in places.items() if axis == 1]
     outgoing = torch.cat([columns(state[name], n) for name in read], 1)
     folding, left = torch.eye(n, dtype=torch.float64), torch.ones(n, dtype=torch.bool)
-    home = list(range(n))
+    home, silent = list(range(n)), []
     nothing = ROUNDING * max(torch.finfo(state[name].dtype).eps for name in read)
     distance, factor = _compared(state, places, outgoing, tolerance)
     for first, second in _closest(distance, tolerance):
@@ -94,7 +94,10 @@ def _folding(
         home = [a if place == b else place for place in home]
         if float((folding[a] @ outgoing).norm()) < nothing * max(parts):
             left[a] = False
+            silent.append(a)
     strength = (folding @ outgoing).norm(dim=1)
+    missing = max(0, wanted - int(left.sum()))  # the owner's own may do nothing, too
+    left[silent[:missing]] = True
     kept = left.nonzero().flatten()
     kept = kept[strength[kept].argsort(descending=True, stable=True)[:wanted]]
     kept = kept.sort().values
