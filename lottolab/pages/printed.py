@@ -35,6 +35,7 @@ section.page :is(td, th) { overflow-wrap: anywhere; min-width: 0 !important; }
 section.page :is(div, table) { overflow: visible !important; max-width: 100%; }
 section.page td.state { white-space: nowrap; }
 section.page img { max-width: 100%; height: auto; }
+section.page :is(h1, h2, h3, h4) { break-after: avoid; }
 section.page figure, section.page tr { break-inside: avoid; }
 """
 _MATH = re.compile(r"mathjax", re.IGNORECASE)
