@@ -246,6 +246,21 @@ def folded(nb) -> list[str]:
     return faults
 
 
+def solved(nb) -> list[str]:
+    """Exercises that no toggle solves, shows a path to, or gives a hint for."""
+    found = []
+    for cell in (cell for cell in nb.cells if cell.cell_type == "markdown"):
+        _, head, rest = cell.source.partition("## Exercises\n")
+        part = re.split(r"^## ", rest, maxsplit=1, flags=re.MULTILINE)[0]
+        if head:
+            asked = re.findall(r"^(\d+)\. \*", part, re.MULTILINE)
+            toggle = r"^:::\{admonition\} (?:Solution of|Path to|Hint for) (\d+)\n"
+            told = re.findall(toggle + ":class: dropdown\n", part, re.MULTILINE)
+            found += [f"exercise {n} is not solved" for n in asked if n not in told]
+            found += [f"solved, but not asked: {n}" for n in told if n not in asked]
+    return found
+
+
 def _code(nb) -> list:
     return [(i, cell) for i, cell in enumerate(nb.cells) if cell.cell_type == "code"]
 

@@ -5,6 +5,7 @@ async () => {
   for (const e of document.querySelectorAll("details")) e.open = true;
   for (const e of document.querySelectorAll(".toggle-hidden"))
     e.classList.remove("toggle-hidden");
+  for (const e of document.querySelectorAll(".later")) e.classList.remove("later");
 
   const all = (css, from = document) => [...from.querySelectorAll(css)];
   const text = e => e.textContent.trim().replace(/\s+/g, " ").slice(0, 60);

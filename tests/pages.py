@@ -26,6 +26,14 @@ _FLAGS = [
     "--host-resolver-rules=MAP * ~NOTFOUND",
 ]
 
+_WCAG = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa"]
+SCHEMES = {
+    "light": {"runOnly": {"type": "tag", "values": _WCAG}},
+    "dark": {"runOnly": {"type": "rule", "values": ["color-contrast"]}},
+}
+OUTSIDE = {"exclude": [["mjx-container"]]}
+VIOLATIONS = {"resultTypes": ["violations"]}
+
 _LOOK = Path(__file__).with_suffix(".js").read_text(encoding="utf-8")
 
 
@@ -69,6 +77,41 @@ def visit(root: Path, browser_path: str) -> list[Visit]:
                 requests.clear()
         browser.close()
     return visits
+
+
+def accessible(root: Path, browser_path: str) -> list[str]:
+    """Violations of WCAG 2.1 A and AA, by axe-core: on every page at every size, light
+    and dark. What does not depend on colours is looked for once, and not at all within
+    formulas, which are MathJax's and most of a chapter's elements."""
+    from axe_playwright_python.sync_playwright import Axe
+    from playwright.sync_api import sync_playwright
+
+    axe, faults = Axe(), []
+    with sync_playwright() as tool:
+        browser = tool.chromium.launch(executable_path=browser_path, args=_FLAGS)
+        for size, (width, height) in SIZES.items():
+            view = {"width": width, "height": height}
+            context = browser.new_context(viewport=view, reduced_motion="reduce")
+            context.set_offline(True)
+            tab = context.new_page()
+            for page in pages(root):
+                if _Page.of(root / page).redirects:
+                    continue
+                tab.goto((root / page).resolve().as_uri())
+                for scheme, rules in SCHEMES.items():
+                    tab.emulate_media(color_scheme=scheme)
+                    options = rules | VIOLATIONS
+                    found = axe.run(tab, context=OUTSIDE, options=options).response
+                    where = f"{page.as_posix()} on {size}, {scheme}"
+                    faults += [_violated(where, fault) for fault in found["violations"]]
+        browser.close()
+    return faults
+
+
+def _violated(where: str, fault: dict) -> str:
+    places = [str(node["target"]) for node in fault["nodes"]]
+    told = f"{len(places)} places, such as {', '.join(places[:3])}"
+    return f"{where}: {fault['id']}: {fault['help']}: {told}"
 
 
 def _listen(tab, console: list[str], requests: list[str]) -> None:

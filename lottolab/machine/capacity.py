@@ -3,11 +3,14 @@
 import contextlib
 import json
 import os
-import shutil
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
+
+from lottolab.pages.browser import chromium
+
+__all__ = ["ask_torch", "chromium", "cores", "memory", "writable"]
 
 TORCH = """\
 import json, torch
@@ -15,12 +18,6 @@ gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
 free = [torch.cuda.mem_get_info(i)[1] for i in range(len(gpus))]
 cpu = torch.backends.cpu.get_cpu_capability()
 print(json.dumps([torch.__version__, cpu, gpus, free]))"""
-BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome", "msedge")
-PLACES = (
-    "/Applications/Google Chrome.app/Contents/MacOS/Google Chrome",
-    "C:/Program Files/Google/Chrome/Application/chrome.exe",
-    "C:/Program Files (x86)/Microsoft/Edge/Application/msedge.exe",
-)
 
 
 def cores() -> int:
@@ -58,12 +55,6 @@ def writable(folder: Path) -> bool:
             return True
     except OSError:
         return False
-
-
-def chromium() -> str | None:
-    """Find a browser of the Chromium family on this machine."""
-    found = map(shutil.which, BROWSERS)
-    return next(filter(None, (*found, *filter(os.path.isfile, PLACES))), None)
 
 
 def ask_torch() -> list | str:

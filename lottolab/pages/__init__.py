@@ -2,5 +2,7 @@
 
 `parameters` reads what a chapter can be given. `show` has a chapter's tables and
 verdicts, `plots` its look, `curves` a sweep's figure, `status` the page on what was
-run. `render` makes the book of the notebooks, by `plain_sphinx` where it must.
+run. `cards` are the claims in a `catalogue`, a table whose rows unfold, with their
+`origins`. `render` makes the book of the notebooks, by `plain_sphinx` where it must,
+and `printed` one PDF of it, by a `browser` that is there.
 """

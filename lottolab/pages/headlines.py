@@ -81,12 +81,6 @@ def told(rows: pd.DataFrame) -> Markdown:
     return Markdown(f"Headline claims, {'; '.join(counts)}.")
 
 
-def sentences() -> HTML:
-    """Show the sentences behind the headline claims, whole, and where they stand."""
-    said = [(c.id, c.headline.says, c.headline.place) for c in _headlined()]
-    return show.boxed(pd.DataFrame(said, columns=["claim", "sentence", "place"]))
-
-
 def _headlined() -> list[claims.Claim]:
     return [claim for claim in claims.load() if claim.headline]
 
@@ -101,18 +95,3 @@ def whose(card: pd.DataFrame) -> HTML:
     counts = pd.crosstab(card["whose"].map(WHOSE), card["verdict"])
     counts = counts.reindex([w for w in WHOSE.values() if w in counts.index])
     return show.table(counts.rename_axis("whose").reset_index())
-
-
-def withdrawn(scale: str) -> HTML:
-    """Show the claims that were withdrawn: why, who follows, and their last verdict."""
-    followed = {c.replaces: c.id for c in claims.load() if c.replaces}
-    gone, tables = claims.withdrawn(), {}
-    for chapter in dict.fromkeys(c.chapter for c in gone):
-        shown = results.shown(chapter, scale)
-        if (found := results.read(chapter, shown)) is not None:
-            tables[chapter] = found
-    card = claims.scorecard(tables, gone, show.own_parameters())
-    card["why it was withdrawn"] = [c.withdrawn for c in gone]
-    card["followed by"] = [followed.get(c.id, "") for c in gone]
-    columns = ["claim", "statement", "verdict", "why it was withdrawn", "followed by"]
-    return show.boxed(card[columns])

@@ -4,7 +4,6 @@ All of it is read from the tables of stages and the claims; nothing is typed by 
 """
 
 import functools
-import html
 import re
 from collections.abc import Iterator
 from importlib.metadata import version
@@ -17,9 +16,8 @@ from matplotlib.figure import Figure
 from lottolab import jobs
 from lottolab.pages import parameters, plots, show
 from lottolab.pages.parameters import SCALES
-from lottolab.truth import claims, results
+from lottolab.truth import results
 from lottolab.truth.claims_file import CHAPTERS
-from lottolab.truth.selection import ClaimError, select
 from lottolab.units import duration
 
 CHANGED = "its code has changed since"
@@ -63,8 +61,8 @@ def overview() -> HTML:
                 "computing time": duration(seconds),
                 f"÷ {jobs.processes()}": duration(seconds / jobs.processes()),
                 "peak MB": f"{found['peak_mb'].max():,}",
-                "first": _minute(found["finished"].min()),
-                "last": _minute(found["finished"].max()),
+                "first": minute(found["finished"].min()),
+                "last": minute(found["finished"].max()),
             }
         )
     return show.table(pd.DataFrame(rows))
@@ -160,57 +158,6 @@ def stale(scale: str) -> HTML | Markdown:
     return show.table(pd.DataFrame(rows, columns=["chapter", "kind", "stages", "why"]))
 
 
-def provenance(chapter: str, scale: str) -> HTML:
-    """Show where the rows that decide each claim of a chapter come from.
-
-    Each row of the table has the claim's id as its anchor, to which the scorecard and
-    the chapter's own table of claims link; it links to the files with the rows.
-    """
-    scale = results.shown(chapter, scale)
-    path = results.find(chapter, scale)
-    if path is None:
-        return HTML(f"<p>{chapter}: not run at {scale} scale</p>")
-    measured, found = results.load(path), stages(chapter, scale).set_index("stage")
-    there = f"../_static/results/{chapter}"
-    behind = results.find(chapter, scale, ".stages.csv").name
-    head = f"<a href='{there}/{path.name}'>measurements</a>, "
-    head += f"<a href='{there}/{behind}'>stages</a> (CSV)"
-    rows = []
-    for claim in claims.load():
-        if claim.chapter == chapter and claim.tests:
-            cells = map(html.escape, _claim(claim, measured, found))
-            anchor = f'<a id="{claim.id}"></a>{claim.id}'
-            rows.append((anchor, *cells))
-    columns = ["claim", "rows that decide it", "seeds", "stages", "code", "finished"]
-    table = show.boxed(pd.DataFrame(rows, columns=columns), "claims", escape=False)
-    return HTML(f"<p>{chapter} at {scale} scale: {head}</p>{table.data}")
-
-
-def _claim(claim: claims.Claim, measured: pd.DataFrame, found: pd.DataFrame):
-    """Return the cells on one claim: selections, seeds, kinds, fingerprints, dates."""
-    tests = (*claim.given, *claim.tests)
-    asked = [s for test in tests for s in (test.a, test.b) if s is not None]
-    words = [", ".join(f"{k} {v}" for k, v in selection.items()) for selection in asked]
-    shown = "; ".join(dict.fromkeys(words))
-    try:
-        rows = [select(measured, selection, claim.id) for selection in asked]
-    except ClaimError:
-        return shown, "not measured", "", "", ""
-    seeds = sorted({seed for row in rows for seed in row.index})
-    behind = found.loc[list(dict.fromkeys(s for row in rows for s in row["stage"]))]
-    old = ", stale" if (behind["stale"] != "").any() else ""
-    codes = [code[:8] for code in behind["fingerprint"].unique()]
-    code = ", ".join(codes) if len(codes) <= 2 else f"{len(codes)} fingerprints"
-    ends = [_minute(behind["finished"].min()), _minute(behind["finished"].max())]
-    return (
-        shown,
-        ", ".join(map(str, seeds)) if len(seeds) <= 5 else f"{len(seeds)} of them",
-        ", ".join(behind["kind"].unique()),
-        code + old,
-        " to ".join(dict.fromkeys(ends)),
-    )
-
-
 def _run() -> Iterator[tuple[str, str]]:
     """Yield chapter and scale where there are results."""
     for scale in SCALES:
@@ -234,5 +181,6 @@ def _why(stage: pd.Series) -> str:
     return "" if now == stage["fingerprint"] else CHANGED
 
 
-def _minute(text: str) -> str:
+def minute(text: str) -> str:
+    """Return a record's time to the minute, to be read."""
     return text[:16].replace("T", " ")

@@ -32,9 +32,20 @@ def book(scale: Scale = "smoke") -> None:
 
 
 @app.command()
-def render() -> None:
+def render(
+    pdf: Annotated[
+        bool, typer.Option("--pdf", help="the whole book in one file, too")
+    ] = False,
+) -> None:
     """Render the committed edition; nothing is run."""
-    _render("edition", {})
+    if not pdf:
+        _render("edition", {})
+        return
+    from lottolab.pages import printed
+
+    tool = printed.browser_that_prints()  # before half a minute is spent
+    page = _render("edition", {})
+    print(printed.write(page.parent, page.parents[1] / "book.pdf", tool))
 
 
 @app.command()
@@ -229,10 +240,11 @@ def _verify_against(commit: str) -> int:
     return int(differs)
 
 
-def _render(scale: str, notebooks: dict[str, Path], strict: bool = True) -> None:
+def _render(scale: str, notebooks: dict[str, Path], strict: bool = True) -> Path:
     from lottolab.pages.render import render as build
     from lottolab.reruns import execute
 
     target = execute.build_folder(scale) / "html"
     page = build(execute.ROOT, target, strict=strict, notebooks=notebooks)
     print(page)
+    return page

@@ -72,6 +72,41 @@ def test_pages_have_no_fault(visits, check):
     assert check(visits) == []
 
 
+def test_every_page_is_accessible(html, chromium):
+    pytest.importorskip("axe_playwright_python", reason="axe-core is not installed")
+    assert pages.accessible(html, chromium) == []
+
+
+INACCESSIBLE = [
+    ("<img src='dot.png'>", "image-alt", "light"),
+    ("<button></button>", "button-name", "light"),
+    ("<p style='color: #999; background: #fff'>words</p>", "color-contrast", "light"),
+    ("<input>", "label", "light"),
+    (
+        "<style>@media (prefers-color-scheme: dark) {p {color: #999}}</style>"
+        "<p>words</p>",
+        "color-contrast",
+        "dark",
+    ),
+]
+
+
+def test_what_is_not_accessible_is_found(tmp_path, chromium):
+    pytest.importorskip("axe_playwright_python", reason="axe-core is not installed")
+    good = "<main><h1>a</h1><p>b</p></main>"
+    bodies = {f"page{i}": body for i, (body, _, _) in enumerate(INACCESSIBLE)}
+    folder = site(tmp_path, {"good": good, **bodies})
+    for path in folder.glob("*.html"):
+        text = path.read_text(encoding="utf-8")
+        path.write_text(text.replace("<meta", "<html lang=en><meta", 1), "utf-8")
+    faults = pages.accessible(folder, chromium)
+    for i, (_, rule, scheme) in enumerate(INACCESSIBLE):
+        for size in pages.SIZES:
+            place = f"page{i}.html on {size}, {scheme}: {rule}:"
+            assert any(fault.startswith(place) for fault in faults), place
+    assert not [fault for fault in faults if fault.startswith("good")]
+
+
 # Every checker must be able to find what it looks for. A page a fault, and one without.
 
 DOT = base64.b64decode(

@@ -7,9 +7,10 @@ from importlib.metadata import version
 import matplotlib.pyplot as plt
 import pandas as pd
 import pytest
+from bs4 import BeautifulSoup
 
 from lottolab.jobs import named
-from lottolab.pages import parameters, show, status
+from lottolab.pages import origins, parameters, show, status
 from lottolab.pages.parameters import SCALES
 from lottolab.truth import claims_file, results
 
@@ -30,7 +31,10 @@ CODE = {"tickets.dense": "new", "tickets.iterative": "new", "models.built": "new
 def stage(name: str, seed: int, fingerprint="new", **more) -> dict:
     """Return a row of a table of stages."""
     row = {"stage": f"{name}/{seed}", "function": name, "data": "d", "digest": "x"}
-    row |= {"arguments": json.dumps({"seed": seed}), "fingerprint": fingerprint}
+    row |= {
+        "arguments": json.dumps({"seed": seed, "dataset": "letters"}),
+        "fingerprint": fingerprint,
+    }
     row |= {"seconds": 60.0, "peak_mb": 500, "device": "a cpu", "versions": "v 1"}
     return row | {"finished": f"2026-01-0{1 + seed}T12:30:00+00:00"} | more
 
@@ -81,16 +85,19 @@ def rows_of(shown) -> list[list[str]]:
 def test_the_editions_page_is_about_the_laptops_runs_until_it_has_its_own(committed):
     at = {s: status.kinds(s).to_dict() for s in ("laptop", "edition", "paper")}
     assert at["laptop"] == at["edition"] != at["paper"]
-    told = [status.provenance("ownership", s).data for s in ("laptop", "edition")]
-    assert told[0] == told[1]
-    assert "ownership at laptop scale" in told[0]
+    told = [origins.provenance(s).data.split("<div")[0] for s in ("laptop", "edition")]
+    first, second = (text.split("</li>")[0] for text in told)
+    assert first == second
+    assert "1 ownership at laptop scale" in first
+    cards = [cards_of(origins.provenance(s)) for s in ("laptop", "edition")]
+    assert cards[0] == cards[1]
     assert len(rows_of(status.surroundings("edition"))) == 3
     for suffix in (".csv", ".stages.csv"):
         text = (committed / f"laptop{suffix}").read_text()
         (committed / f"edition{suffix}").write_text(text.replace("600.0", "900.0"))
     status.stages.cache_clear()
     assert status.kinds("edition")["seconds a run"].max() == 900
-    assert "at edition scale" in status.provenance("ownership", "edition").data
+    assert "1 ownership at edition scale" in origins.provenance("edition").data
 
 
 def test_a_row_says_what_was_run():
@@ -183,25 +190,46 @@ def test_what_is_stale_says_why(committed):
     assert rows_of(status.overview())[1][5] == "3"
 
 
+def cards_of(shown) -> dict[str, dict[str, str]]:
+    """Return what each row of a table that unfolds says, by the row's anchor."""
+    found = {}
+    for row in BeautifulSoup(shown.data, "html.parser").select("tbody tr"):
+        said = {"says": row.summary.text, "group": row.td.text}
+        said |= {td["data-where"]: td.text for td in row.select("td.state")}
+        said |= {dt.text: dt.find_next("dd").text for dt in row.find_all("dt")}
+        found[row["id"]] = said
+    return found
+
+
 def test_a_claim_leads_to_its_rows_and_to_the_files(committed):
-    shown = status.provenance("ownership", "laptop")
-    assert '<a id="ownership-holds"></a>' in shown.data
+    shown = origins.provenance("laptop")
     for name in ("laptop.csv", "laptop.stages.csv"):
         assert f"'../_static/results/ownership/{name}'" in shown.data
-    _, holds, moves = rows_of(shown)  # what is not testable has no rows
-    assert holds == [
-        "ownership-holds",
-        "metric m, arm ticket; metric m, arm dense",
-        "0, 1, 2",
-        "tickets.iterative, tickets.dense",
-        "new",
-        "2026-01-01 12:30 to 2026-01-03 12:30",
-    ]
-    assert moves[:3] == ["ownership-moves", "metric gone", "not measured"]
+    cards = cards_of(shown)
+    assert list(cards) == ["ownership-holds", "ownership-moves"]  # tested ones
+    assert cards["ownership-holds"] == {
+        "says": "ownership-holds",
+        "group": "1 ownership",
+        "laptop": "current",
+        "claim": "It holds.",
+        "rows that decide it": "metric m, arm ticket; metric m, arm dense",
+        "data set": "letters",
+        "seeds": "0, 1, 2",
+        "stages": "tickets.iterative, tickets.dense",
+        "code": "new",
+        "finished": "2026-01-01 12:30 to 2026-01-03 12:30",
+    }
+    moves = cards["ownership-moves"]
+    assert (moves["laptop"], moves["claim"]) == ("not measured", "It <moves>.")
+    assert "seeds" not in moves
     commit(committed, [stage("tickets.dense", 0, "old"), *STAGES[1:]])
     status.stages.cache_clear()
-    assert rows_of(status.provenance("ownership", "laptop"))[1][4] == "new, old, stale"
-    assert "not run at smoke scale" in status.provenance("ownership", "smoke").data
+    old = cards_of(origins.provenance("laptop"))["ownership-holds"]
+    assert (old["laptop"], old["code"]) == ("stale", "new, old")
+    assert old["stale"] == status.CHANGED
+    nothing = origins.provenance("smoke")
+    assert "1 ownership: not run at smoke scale" in nothing.data
+    assert cards_of(nothing) == {}
 
 
 def test_verdicts_link_to_the_status_page_where_there_is_one(monkeypatch):

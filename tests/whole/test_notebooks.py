@@ -34,6 +34,7 @@ EVERYWHERE = [
     notebooks.paths,
     notebooks.tags,
     notebooks.folded,
+    notebooks.solved,
 ]
 
 
@@ -175,6 +176,9 @@ def fenced_heading(nb):
     nb.cells[-1].source = "```\n## Provenance\n```"
 
 
+EXERCISES = "## Exercises\n\n1. *Check.* A?\n2. *Extend.* B?\n\n"
+TOGGLE = ":::{{admonition}} Path to {0}\n:class: dropdown\nC.\n:::\n\n"
+RECAP = "## Recap\n\n" + TOGGLE.format(2)  # which is no exercise's
 MANY = "\n".join(f"p{i}: int = {i}  # a number" for i in range(21))
 LONG = "\n".join("x = 1" for _ in range(26))
 TYPED = "must be `name: type = literal`"
@@ -236,6 +240,16 @@ SPOILT = [
     ),
     (notebooks.tags, tag(PLOT, "injected-parameters"), "injected-parameters is not"),
     (notebooks.tags, tag(PLOT, "raises-exception"), "raises-exception is not"),
+    (
+        notebooks.solved,
+        source(1, EXERCISES + TOGGLE.format(1) + RECAP),
+        "exercise 2 is not solved",
+    ),
+    (
+        notebooks.solved,
+        source(1, EXERCISES + TOGGLE.format(1) + TOGGLE.format(3)),
+        "not asked: 3",
+    ),
     (notebooks.folded, source(PLOT, LONG[: 4 * 6]), "4 lines after Experiment"),
 ]
 
@@ -257,6 +271,12 @@ def test_a_fault_is_found(check, spoil, expected):
 def test_every_checker_is_proven():
     proven = {getattr(check, "func", check) for check, _, _ in SPOILT}
     assert {*EVERYWHERE, notebooks.skeleton, notebooks.parameters} == proven
+
+
+def test_exercises_that_are_all_solved_are_no_fault():
+    nb = chapter()
+    nb.cells[1].source = EXERCISES + TOGGLE.format(1) + TOGGLE.format(2)
+    assert notebooks.solved(nb) == []
 
 
 @pytest.mark.parametrize("text", ["a/tmp/b", "~/work/x", "data/home/x", "1/var/2"])
