@@ -116,7 +116,7 @@ def evidence(table: pd.DataFrame, columns: dict[str, str], base: float) -> Figur
     )
     shares = wide[[c for c in columns if c in wide]].to_numpy()
     size = (7.2, 0.24 * len(wide) + 1.3)
-    figure, axis = plt.subplots(figsize=size, dpi=80)
+    figure, axis = plt.subplots(figsize=size, dpi=72)
     axis.imshow(shares, cmap="Blues", vmin=0, vmax=1.4, aspect="auto")
     for (row, column), share in np.ndenumerate(shares):
         if not np.isnan(share):
