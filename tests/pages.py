@@ -7,6 +7,7 @@ table's container, a cell's output), never with the page, and is never cut off.
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from html.parser import HTMLParser
 from pathlib import Path
@@ -79,22 +80,28 @@ def visit(root: Path, browser_path: str) -> list[Visit]:
     return visits
 
 
-def accessible(root: Path, browser_path: str) -> list[str]:
-    """Violations of WCAG 2.1 A and AA, by axe-core: on every page at every size, light
-    and dark. What does not depend on colours is looked for once, and not at all within
-    formulas, which are MathJax's and most of a chapter's elements."""
+def accessible(
+    root: Path, browser_path: str, only: Sequence[str] = (), sizes: Sequence[str] = ()
+) -> list[str]:
+    """Violations of WCAG 2.1 A and AA, by axe-core: on every page at every size, or on
+    those `only` with these stems and at these `sizes`, light and dark. What does not
+    depend on colours is looked for once, and not at all within formulas, which are
+    MathJax's and most of a chapter's elements."""
     from axe_playwright_python.sync_playwright import Axe
     from playwright.sync_api import sync_playwright
 
     axe, faults = Axe(), []
     with sync_playwright() as tool:
         browser = tool.chromium.launch(executable_path=browser_path, args=_FLAGS)
-        for size, (width, height) in SIZES.items():
+        for size in sizes or SIZES:
+            width, height = SIZES[size]
             view = {"width": width, "height": height}
             context = browser.new_context(viewport=view, reduced_motion="reduce")
             context.set_offline(True)
             tab = context.new_page()
             for page in pages(root):
+                if only and page.stem not in only:
+                    continue
                 if _Page.of(root / page).redirects:
                     continue
                 tab.goto((root / page).resolve().as_uri())

@@ -16,6 +16,9 @@ from lottolab.pages.render import mathjax, render
 
 ROOT = Path(__file__).parents[2]
 pytestmark = pytest.mark.browser
+STEMS = sorted(
+    p.stem for p in (ROOT / "book").glob("*") if p.suffix in (".md", ".ipynb")
+)
 
 
 @pytest.fixture(scope="session")
@@ -72,9 +75,12 @@ def test_pages_have_no_fault(visits, check):
     assert check(visits) == []
 
 
-def test_every_page_is_accessible(html, chromium):
+@pytest.mark.long
+@pytest.mark.parametrize("size", pages.SIZES)
+@pytest.mark.parametrize("page", STEMS)
+def test_every_page_is_accessible(html, chromium, page, size):
     pytest.importorskip("axe_playwright_python", reason="axe-core is not installed")
-    assert pages.accessible(html, chromium) == []
+    assert pages.accessible(html, chromium, [page], [size]) == []
 
 
 INACCESSIBLE = [
