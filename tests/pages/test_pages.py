@@ -97,6 +97,7 @@ INACCESSIBLE = [
 ]
 
 
+@pytest.mark.long
 def test_what_is_not_accessible_is_found(tmp_path, chromium):
     pytest.importorskip("axe_playwright_python", reason="axe-core is not installed")
     good = "<main><h1>a</h1><p>b</p></main>"
