@@ -106,24 +106,35 @@ def verify(
     is_it = "the claim must be the text that the key was made for"
     require(claim is None or written is not None, is_it, ascii(claim))
     networks = seen(state, key, reference)
-    readings = [modules for network in networks for modules in _readings(network, key)]
-    decoded = [signature.decode(modules, key) for modules in readings]
+    decoded = [signature.decode(modules, key) for modules in _readings(networks, key)]
     found = next((d for d in decoded if d.text is not None), decoded[0])
     if claim is None and found.text is None:
         return signature.UNREAD
     texts = 256 ** signature.qr.capacity(key.version, key.ecc)
     tries = READINGS if claim is not None else READINGS * texts
     text = found.text if claim is None else written
-    agreement, p = max(
-        (signature.evidence(m, key, text, tries) for m in readings),
-        key=lambda pair: pair[0],
-    )
+    agreement, p = evidence(networks, key, text, tries)
     accepted = p < signature.ACCEPT
     return Verification(found.text, found.corrected, agreement, p, accepted)
 
 
-def _readings(state: State, key: SignatureKey) -> list[np.ndarray]:
+def evidence(
+    networks: list[State], key: SignatureKey, text: str, tries: int = READINGS
+) -> tuple[float, float]:
+    """Compare what is read from the networks of `seen` with the code of a text.
+
+    Returns the share of data modules that agree in the best reading, and its p-value,
+    which pays for windows and `tries`; see `signature.evidence`.
+    """
+    readings = _readings(networks, key)
+    return max(signature.evidence(m, key, text, tries) for m in readings)
+
+
+def _readings(networks: list[State], key: SignatureKey) -> list[np.ndarray]:
     """Read the modules at the key's threshold, the window's median, and tamed."""
-    middle = squeeze.median(state, key)
-    limits = [squeeze.extract(state, key, threshold=t) for t in (key.threshold, middle)]
-    return [*limits, taming.extract(state, key)]
+    found = []
+    for state in networks:
+        for limit in (key.threshold, squeeze.median(state, key)):
+            found.append(squeeze.extract(state, key, threshold=limit))
+        found.append(taming.extract(state, key))
+    return found
