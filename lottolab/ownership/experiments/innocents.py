@@ -26,7 +26,9 @@ def judged(*, keys: int, controls: list[float], **given) -> dict:
     the unsigned ticket.
 
     What the price for windows and readings hides is told as well: the tail for one
-    window and one reading, the last in order and at the key's threshold.
+    window and one reading, the last in order and at the key's threshold. For it the
+    window is drawn anew, since the one that agrees best with the ticket agrees well
+    with what is like the ticket, for which its price is paid.
 
     Args:
         keys: of all four networks together, >= 1.
@@ -51,9 +53,10 @@ def judged(*, keys: int, controls: list[float], **given) -> dict:
         key = replace(key, threshold=own.threshold)
         found = networks[draw % len(networks)]
         paid.append(reading.evidence(found, key, text)[1])
-        free = 1 / key.windows  # takes the price back
-        modules = signature.extract(found[-1], key)
-        tails.append(signature.evidence(modules, key, text, free)[1])
+        free = _moved(key, draw)
+        modules = signature.extract(found[-1], free)
+        price = 1 / free.windows  # is taken back
+        tails.append(signature.evidence(modules, free, text, price)[1])
     metrics = {
         "claims": keys,
         "accepted": int(np.sum(np.array(paid) < signature.ACCEPT)),
@@ -63,3 +66,10 @@ def judged(*, keys: int, controls: list[float], **given) -> dict:
             share = np.mean(np.array(values) <= level)
             metrics[f"{name} ≤ {level}"] = float(share)
     return {"metrics": metrics}
+
+
+def _moved(key: SignatureKey, seed: int) -> SignatureKey:
+    """Give a key a window that is drawn evenly from all places of its layer."""
+    random, side = np.random.default_rng(seed), key.form.size
+    row, column = (int(random.integers(n - side + 1)) for n in key.shape)
+    return replace(key, row=row, column=column)
