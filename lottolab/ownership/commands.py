@@ -75,20 +75,28 @@ def commit(
     nonce: Annotated[
         str | None, typer.Option(help="to check a hash; else a new one")
     ] = None,
+    reference: Annotated[
+        Path | None, typer.Option(help="your ticket before it was signed: bound, too")
+    ] = None,
+    groups: Groups = None,
 ) -> None:
     """Print a hash to publish with a date, before the network is released.
 
-    It binds you to key and text and tells nothing of them. Whoever is to check it needs
-    the key, the text and the nonce.
+    It binds you to key and text, and to the reference and its groups if you give them,
+    and tells nothing of them. No other reference can be verified with later. Whoever
+    is to check it needs the key, the text, the nonce and those files, byte by byte.
     """
     from lottolab.ownership import SignatureKey
     from lottolab.ownership import commit as bind
 
+    if groups and not reference:
+        raise ValueError("--groups says how to follow a --reference; give one")
     owner, nonce = SignatureKey.load(key), nonce or secrets.token_hex(16)
     written = owner.spelling(text)
     if written is None:
         raise ValueError(f"{key} was not made for the text {text!a}")
-    typer.echo(f"publish {bind(owner, written, nonce=nonce)}")
+    files = {"reference": _sha256(reference), "groups": _sha256(groups)}
+    typer.echo(f"publish {bind(owner, written, nonce=nonce, **files)}")
     typer.echo(f"keep nonce {nonce}")
 
 
@@ -111,12 +119,14 @@ def verify(
     """Decide whether a network carries the owner's signature.
 
     Exit code 0 if it does, 1 if it does not, 2 if that cannot be asked.
-    With a reference, hidden channels that were split or added are merged and all are
-    brought into its order first. What is not accepted is read once more without the
-    dust and the giants that a thief may have put there; the p-value pays for both. It
+    What is not accepted as it is is read again without the dust and the giants that a
+    thief may have put there and, with a reference, with hidden channels that were split
+    or added merged and all brought into its order; the p-value pays for all of that. It
     is valid only if suspect and reference do not depend on the key's secret. It pays
     for all else that could have been chosen to fit, unless key and claim are those of a
     hash that `commit` printed; whether that is older than the suspect is yours to see.
+    A reference could be chosen to fit as well, which no p-value can pay for: it needs
+    such a hash that binds it, and is refused without.
     """
     from lottolab.ownership import SignatureKey
     from lottolab.ownership.defences import suspect
@@ -126,7 +136,7 @@ def verify(
         raise ValueError("--groups says how to follow a --reference; give one")
     try:
         owner = SignatureKey.load(key)
-        dated = _dated(owner, claim, published, nonce)
+        dated = _dated(owner, claim, published, nonce, (reference, groups))
         state = networks.unwrapped(networks.read(network))
         where = (reference, groups) if reference else None
         layer, found = suspect.judged(state, owner, claim, dated, where)
@@ -163,19 +173,44 @@ def align(
 
 
 def _dated(
-    owner: SignatureKey, claim: str | None, published: str | None, nonce: str | None
+    owner: SignatureKey,
+    claim: str | None,
+    published: str | None,
+    nonce: str | None,
+    files: tuple[Path | None, Path | None],
 ) -> bool:
-    """Are key and claim bound by a hash? Refuse a hash that is not theirs."""
+    """Are key, claim and files bound by a hash? Refuse a hash that is not theirs.
+
+    files: the reference and the groups. A reference without a hash is refused.
+    """
     from lottolab.ownership import commit as bind
 
     if published is None and nonce is None:
+        worth = "--reference proves nothing unless a hash that is older than the "
+        worth += "network binds it: --published, --nonce and --claim must be given"
+        require(files[0] is None, f"{worth} (see `commit --reference`)", "none")
         return False
     whole = None not in (claim, published, nonce)
     require(whole, "--published, --nonce and --claim must be given together", "less")
     written = owner.spelling(claim)
-    right = written is not None and bind(owner, written, nonce=nonce) == published
-    require(right, "--published must be the hash of key, claim and nonce", published)
+    bound = dict(zip(("reference", "groups"), map(_sha256, files), strict=True))
+    right = (
+        written is not None and bind(owner, written, nonce=nonce, **bound) == published
+    )
+    of = "key, claim, nonce" + "".join(f", {name}" for name in bound if bound[name])
+    hint = "" if files[0] else ", or of a --reference as well, which must be given then"
+    require(right, f"--published must be the hash of just {of}{hint}", published)
     return True
+
+
+def _sha256(path: Path | None) -> str | None:
+    """Return the hash of a file, in hexadecimal digits; None without one."""
+    from lottolab.runs import store
+
+    try:
+        return None if path is None else store.sha256(path)
+    except OSError as error:
+        raise ValueError(f"{path} cannot be read: {error.strerror}") from error
 
 
 def _new(path: Path) -> None:

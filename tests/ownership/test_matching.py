@@ -5,6 +5,7 @@ import json
 import pytest
 import torch
 import yaml
+from dating import dated
 from safetensors.torch import load_file, save_file
 from torch import nn
 
@@ -282,12 +283,13 @@ def test_a_moved_signature_of_a_plain_network_is_read(
     ask = ["ownership", "verify", "stolen", "--key", "key", "--claim", "Ada"]
     assert main(ask) == 1
     more = [] if by == "chain" else ["--groups", by]
-    assert main([*ask, "--reference", "ticket", *more]) == 0
+    bound = dated("key", "Ada", "ticket", *more[1:])
+    assert main([*ask, *bound]) == 0
     assert "accepted" in capsys.readouterr().out
     other = network("convolutional", seed=5, density=0.3)[0].state_dict()
     save_file({n: other[n] for n in state}, "other")
     ask[2] = "other"
-    assert main([*ask, "--reference", "ticket", *more]) == 1
+    assert main([*ask, *bound]) == 1
     align = ["ownership", "align", "stolen", "--reference", "ticket", *more]
     assert main([*align, "--output", "aligned"]) == 0
     assert set(load_file("aligned")) == set(weights(state))

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from dating import dated
 from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.nn.utils import prune
@@ -169,9 +170,9 @@ def test_a_stolen_network_of_another_kind_is_recognised(name, tmp_path, monkeypa
     Path("groups.yaml").write_text(yaml.safe_dump(files))
     ask = ["ownership", "verify", "stolen", "--key", "key", "--claim", "Ada"]
     assert main(ask) == 1
-    more = ["--groups", "groups.yaml"] if named else []
-    assert main([*ask, "--reference", "ticket", *more]) == 0
+    bound = dated("key", "Ada", "ticket", "groups.yaml" if named else None)
+    assert main([*ask, *bound]) == 0
     torch.manual_seed(5)
     save_file(build().state_dict(), "stranger")
     ask[2] = "stranger"
-    assert main([*ask, "--reference", "ticket", *more]) == 1
+    assert main([*ask, *bound]) == 1

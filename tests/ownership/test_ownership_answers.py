@@ -7,7 +7,14 @@ import torch
 from lottolab import ownership
 from lottolab.nets import tickets
 from lottolab.ownership import figures
-from lottolab.ownership.experiments import black_box, disguises, rewriting, signatures
+from lottolab.ownership.attacks import obfuscation, training
+from lottolab.ownership.experiments import (
+    black_box,
+    disguises,
+    innocents,
+    rewriting,
+    signatures,
+)
 
 SETTING = {
     "dataset": "digits",
@@ -29,8 +36,13 @@ def home(tmp_path_factory):
         yield
 
 
-@pytest.mark.parametrize("size", [1.0, 3e3])
-@pytest.mark.parametrize("kind", disguises.KINDS)
+@pytest.mark.parametrize(
+    ("kind", "size"),
+    [
+        *[(kind, 1.0) for kind in disguises.KINDS],
+        *[(kind, 3e3) for kind in ("duplicated", "cliques", "both")],
+    ],
+)
 def test_channels_that_are_split_or_added_cost_nothing_and_are_merged_again(kind, size):
     found = disguises.split(kind=kind, **LOOKS | {"size": size}, **GIVEN)["metrics"]
     owned = signatures.signed(**GIVEN)["accuracy"]["test"]
@@ -39,7 +51,7 @@ def test_channels_that_are_split_or_added_cost_nothing_and_are_merged_again(kind
     assert (found["plain accepted"], found["plain decoded"]) == (0, 0)
     assert (found["answered accepted"], found["answered decoded"]) == (1, 1)
     assert found["answered modules"] > 0.95
-    if kind != "cliques":
+    if kind in ("duplicated", "both", "sign", "sign, duplicated"):
         assert found["aligned modules"] < found["answered modules"]
 
 
@@ -49,21 +61,27 @@ def test_a_disguise_that_is_none_is_refused():
     with pytest.raises(ValueError, match="copies"):
         disguises.split(kind="both", **LOOKS | {"copies": 1}, **GIVEN)
     with pytest.raises(ValueError, match="decades"):
-        disguises.silenced(decades=31.0, dust=1e-6, spare=True, **GIVEN)
+        disguises.silenced(decades=31.0, dust=1e-6, giants=1, spare=True, **GIVEN)
+    with pytest.raises(ValueError, match="giants"):
+        disguises.silenced(decades=3.0, dust=1e-6, giants=0, spare=True, **GIVEN)
 
 
-def test_a_spare_giant_costs_nothing_and_is_tamed():
-    hidden = {"decades": 12.0, "dust": 1e-6}
+@pytest.mark.parametrize("giants", [1, 3])
+def test_spare_giants_cost_nothing_and_are_tamed(giants):
+    hidden = {"decades": 12.0, "dust": 1e-6, "giants": giants}
     found = disguises.silenced(**hidden, spare=True, **GIVEN)["metrics"]
     assert found["logits changed"] < 1e-2
     assert found["plain accepted"] == 0
     assert (found["answered accepted"], found["answered decoded"]) == (1, 1)
+    if giants > 1:
+        return
     lost = disguises.silenced(**hidden, spare=False, **GIVEN)["metrics"]
     assert lost["plain modules"] < 0.9 < lost["answered modules"]
 
 
 def unmasked(mask, **changes):
-    how = {"epochs": 1, "share": 0.2, "sparse": False, "permuted": False}
+    how = {"epochs": 1, "share": 0.2, "split": 0}
+    how |= {"sparse": False, "permuted": False}
     return rewriting.unmasked(mask=mask, **how | changes, **GIVEN)["metrics"]
 
 
@@ -81,6 +99,15 @@ def test_only_who_keeps_the_mask_keeps_its_zeros():
         unmasked("worn")
     with pytest.raises(ValueError, match=r"share must be in \(0, 1\]"):
         unmasked("kept", share=0.0)
+
+
+def test_who_splits_his_channels_before_he_trains_on_is_read():
+    split = unmasked("dropped", split=0.3, permuted=True)
+    assert (split["plain accepted"], split["plain decoded"]) == (0, 0)
+    assert split["answered accepted"] == 1
+    assert split["aligned modules"] < split["answered modules"]
+    with pytest.raises(ValueError, match="split must be 0 where mask is kept"):
+        unmasked("kept", split=0.3)
 
 
 def test_who_signs_in_the_owners_window_is_read_there_and_the_owner_is_not():
@@ -148,6 +175,31 @@ def test_a_fingerprint_knows_its_own_network_and_not_a_stranger():
         black_box.fingerprinted(**how, others=[0, 1, 2], **GIVEN)
 
 
+def test_innocents_are_judged_by_secrets_of_other_people():
+    found = innocents.judged(keys=400, controls=[0.8], **GIVEN)["metrics"]
+    assert (found["claims"], found["accepted"]) == (400, 0)
+    for level, low in {0.05: 0.01, 0.01: 0.0}.items():
+        most = level + 4 * np.sqrt(level / 400)
+        assert low <= found[f"p ≤ {level}"] < most
+        assert found[f"paid p ≤ {level}"] <= level
+    with pytest.raises(ValueError, match="keys must be"):
+        innocents.judged(keys=0, controls=[0.8], **GIVEN)
+
+
+def test_a_network_of_more_channels_is_trained_as_it_is():
+    owned = signatures.signed(**GIVEN)
+    parts = tickets.read(**SETTING)
+    model = tickets.build(parts=parts, **SETTING)
+    wide = obfuscation.duplicate(owned["weights"], 1)
+    found = training.resized(model, wide).eval()
+    images = torch.rand(4, *parts["train"][0].shape[1:], generator=torch.Generator())
+    expected = training.resized(model, owned["weights"]).eval()(images)
+    torch.testing.assert_close(found(images), expected, rtol=1e-3, atol=1e-3)
+    assert len(model.layer1[0].conv1.weight) * 2 == len(found.layer1[0].conv1.weight)
+    with pytest.raises(ValueError, match="must have the model's names"):
+        training.resized(model, {"a": torch.zeros(1)})
+
+
 def test_tails_are_as_often_small_as_they_say():
     metrics = black_box.chances(keys=2000, **GIVEN)["metrics"]
     owned = signatures.signed(**GIVEN)
@@ -162,7 +214,7 @@ def test_tails_are_as_often_small_as_they_say():
 def test_stages_leave_the_stores_weights_alone():
     before = {k: v.clone() for k, v in signatures.signed(**GIVEN)["weights"].items()}
     rewriting.fullness(measure="size", **GIVEN)
-    disguises.silenced(decades=6.0, dust=1e-6, spare=False, **GIVEN)
+    disguises.silenced(decades=6.0, dust=1e-6, giants=1, spare=False, **GIVEN)
     after = signatures.signed(**GIVEN)["weights"]
     assert all(torch.equal(before[name], after[name]) for name in before)
     assert tickets.iterative(**SETTING, rates=[0.8])["density"] < 0.21

@@ -6,6 +6,7 @@ import json
 import numpy as np
 import pytest
 import torch
+from dating import dated
 
 from lottolab import ownership
 from lottolab.cli import main
@@ -348,7 +349,8 @@ def test_the_commands_read_a_permuted_network_through_its_twin(tmp_path, capsys)
     ownership.SignatureKey(**owned["key"]).save(key)
     ask = ["ownership", "verify", str(files["stolen"]), "--key", str(key)]
     assert main(ask) == 1
-    assert main([*ask, "--reference", str(files["twin"])]) == 0
+    bound = dated(key, "lottolab", files["twin"])
+    assert main([*ask, "--claim", "lottolab", *bound]) == 0
     assert "text 'lottolab'" in capsys.readouterr().out
     align = ["ownership", "align", str(files["stolen"]), "--reference"]
     align += [str(files["twin"]), "--output", str(files["back"])]

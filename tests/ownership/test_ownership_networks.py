@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from dating import dated
 from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.nn.utils import prune
@@ -267,7 +268,7 @@ def test_prefixes_do_not_hinder_alignment():
     stolen = {"_orig_mod.conv2.weight": moved[0], "_orig_mod.fc.weight": moved[1]}
     Path("groups").write_text('{"a": {"module.conv2.weight": 0, "fc.weight": 1}}')
     assert verified(stolen) == 1
-    assert verified(stolen, "--reference", "twin", "--groups", "groups") == 0
+    assert verified(stolen, *dated("key", "Ada", "twin", "groups")) == 0
 
 
 def resnet(**changed):
@@ -299,7 +300,7 @@ def test_a_resnet_with_another_head_is_aligned_and_verified(head):
     stolen |= {n: torch.randn(shape) for n, shape in head.items()}
     stolen["unused"] = torch.tensor([math.nan])
     assert verified(stolen) == 1
-    assert verified(stolen, "--reference", "net") == 0
+    assert verified(stolen, *dated("key", "Ada", "net")) == 0
 
 
 def test_a_chain_with_another_head_is_aligned_and_verified(capsys):
@@ -309,11 +310,11 @@ def test_a_chain_with_another_head_is_aligned_and_verified(capsys):
     stolen = {"a.weight": state["a.weight"], "b.weight": state["b.weight"][order]}
     for head in ({}, {"c.weight": torch.randn(9, 32)}, {"c.weight": torch.randn(5, 9)}):
         assert verified(stolen | head) == 1
-        assert verified(stolen | head, "--reference", "net") == 0
+        assert verified(stolen | head, *dated("key", "Ada", "net")) == 0
     del stolen["a.weight"]
     stolen["b.weight"] = torch.zeros(30, 40)
     capsys.readouterr()
-    assert verified(stolen, "--reference", "net") == 2
+    assert verified(stolen, *dated("key", "Ada", "net")) == 2
     assert "b.weight must be (32, 40)" in capsys.readouterr().err
 
 
@@ -321,7 +322,7 @@ def test_a_tensor_of_the_reference_that_is_not_used_is_left_out():
     state = symmetry.permute(signed(resnet()), seed=3)
     twin = load_file("net") | {"unused.weight": torch.randn(7, 9), "ema": torch.ones(3)}
     save_file(twin, "twin")
-    assert verified(state, "--reference", "twin") == 0
+    assert verified(state, *dated("key", "Ada", "twin")) == 0
     names = {"a.weight": (40, 12), "b.weight": (32, 40), "c.weight": (5, 32)}
     Path("signed").unlink()
     Path("key").unlink()
@@ -331,7 +332,7 @@ def test_a_tensor_of_the_reference_that_is_not_used_is_left_out():
     stolen = {"a.weight": state["a.weight"], "b.weight": moved[0], "c.weight": moved[1]}
     save_file(load_file("net") | {"b.unused": torch.randn(7, 9)}, "twin")
     assert verified(stolen) == 1
-    assert verified(stolen, "--reference", "twin") == 0
+    assert verified(stolen, *dated("key", "Ada", "twin")) == 0
 
 
 @torch.no_grad()
@@ -350,7 +351,7 @@ def test_bottlenecks_are_followed():
         answers.append(model(images))
     assert torch.allclose(*answers, rtol=1e-3, atol=1e-5)
     assert verified(stolen) == 1
-    assert verified(stolen, "--reference", "net") == 0
+    assert verified(stolen, *dated("key", "Ada", "net")) == 0
     with pytest.raises(ValueError, match="must have two convolutions"):
         symmetry.logits(state, images)
 
@@ -370,13 +371,13 @@ def test_a_copy_is_looked_for_once_and_in_layers_of_the_keys_shape(monkeypatch):
 
     monkeypatch.setattr(alignment, "_ascend", started)
     monkeypatch.setattr(alignment, "additive", scaled)
-    assert verified(state, "--reference", "net") == 0
+    assert verified(state, *dated("key", "Ada", "net")) == 0
     shape = SignatureKey.load("key").shape
     alike = [w for w in state.values() if tuple(w.shape[:2]) == shape]
     assert counts == {"starts": 1, "scales": len(alike)}
-    assert verified(resnet(), "--reference", "signed") in (0, 1)
+    assert verified(resnet(), *dated("key", "Ada", "signed")) in (0, 1)
     stranger = models.build("resnet8", channels=1, classes=10, width=16, seed=5)
-    assert verified(stranger.state_dict(), "--reference", "net") == 1
+    assert verified(stranger.state_dict(), *dated("key", "Ada", "net")) == 1
     assert counts["starts"] == 2 + 3
 
 
@@ -384,7 +385,7 @@ def test_what_is_being_done_is_told_to_who_watches(monkeypatch, tmp_path):
     state = symmetry.permute(signed(resnet()), seed=3)
     (tmp_path / "events").mkdir()
     monkeypatch.setenv(progress.FOLDER, str(tmp_path / "events"))
-    assert verified(state, "--reference", "net") == 0
+    assert verified(state, *dated("key", "Ada", "net")) == 0
     (file,) = (tmp_path / "events").iterdir()
     told = display.State()
     for line in file.read_text().splitlines():

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from dating import dated
 from safetensors.torch import load_file, save_file
 
 from lottolab.cli import main
@@ -102,8 +103,12 @@ def test_the_example_signs_trains_and_is_stolen(
     example("steal", "mine", "stolen")
     stolen = ["ownership", "verify", "stolen", *key, *claim]
     assert main(stolen) == 1
-    assert main([*stolen, "--reference", "ticket"]) == 0
+    bind = ["ownership", "commit", *key, "--text", "Ada", "--reference", "ticket"]
     assert "20% of the weights" in capsys.readouterr().out
+    assert main(bind) == 0
+    told = [line.split()[-1] for line in capsys.readouterr().out.splitlines()]
+    bound = ["--published", told[0], "--nonce", told[1], "--reference", "ticket"]
+    assert main([*stolen, *bound]) == 0
 
 
 def disguised(state, how):
@@ -134,9 +139,9 @@ def test_channels_that_were_split_added_or_silenced_are_read_through(
     ask = ["ownership", "verify", stolen, "--key", key, "--claim", "Ada"]
     assert main(ask) == (0 if how == "silenced" else 2)  # of another shape
     if how != "silenced":  # which is read where it stands
-        assert main([*ask, "--reference", net]) == 0
+        assert main([*ask, *dated(key, "Ada", net)]) == 0
     assert ": accepted" in capsys.readouterr().out
     other = str(tmp_path / "other")
     save_file(disguised(twin, how), other)
     ask[2] = other
-    assert main([*ask, "--reference", net]) == 1  # it was never signed
+    assert main([*ask, *dated(key, "Ada", net)]) == 1  # it was never signed

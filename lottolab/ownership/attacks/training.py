@@ -30,6 +30,27 @@ def recipe(peak: train.Recipe, epochs: int, share: float = 0.2) -> train.Recipe:
     return replace(peak, **options, warmup=min(peak.warmup, epochs))
 
 
+def resized(model: nn.Module, state: State) -> nn.Module:
+    """Return the model with the tensors of a state dict, of whatever shapes.
+
+    A thief who split or added hidden channels trains what he then has. What computes
+    with a module's weights alone, as convolutions, batch norms and linear layers do,
+    needs no other change. `model` stays as it is.
+
+    Raises:
+        ValueError: the state dict has other names than the model's.
+    """
+    wide = copy.deepcopy(model)
+    other = sorted(wide.state_dict().keys() ^ state.keys())
+    require(not other, "the state dict must have the model's names", other[:3])
+    for name, tensor in state.items():
+        place, _, part = name.rpartition(".")
+        module, new = wide.get_submodule(place), tensor.clone()
+        kept = isinstance(getattr(module, part), nn.Parameter)
+        setattr(module, part, nn.Parameter(new) if kept else new)
+    return wide
+
+
 def fine_tune(
     model: nn.Module,
     images: Tensor,

@@ -28,7 +28,7 @@ def hidden(state: State) -> Groups:
 
     Raises ValueError for a network that is neither.
     """
-    if any(re.match(r"layer\d+\.\d+\.conv1\.weight", name) for name in state):
+    if _residual(state):
         found = naming.groups(naming.residual(state))
         inner = [group for group in found if group.hidden]
         return {g.name: {p.tensor: p.axis for p in g.places} for g in inner}
@@ -37,6 +37,27 @@ def hidden(state: State) -> Groups:
         name: places | dict.fromkeys(_vectors(state, name), 0)
         for name, places in groups.items()
     }
+
+
+def rectified(state: State) -> Groups:
+    """List the hidden channels whose layer reads what ReLU gave, so nothing negative.
+
+    Those of a ResNet do; of a chain all do but the first, which the image comes to.
+
+    Raises ValueError as `hidden`.
+    """
+    groups = hidden(state)
+    return groups if _residual(state) else dict(list(groups.items())[1:])
+
+
+def writer(state: State, places: Places) -> str:
+    """Name the one layer that writes a group, without `.weight`.
+
+    Raises ValueError for a group that two weights write, as a depthwise convolution.
+    """
+    found = [n for n, axis in places.items() if axis == 0 and state[n].ndim > 1]
+    require(len(found) == 1, "a group must be written by one weight", found)
+    return found[0].removesuffix(".weight")
 
 
 def count(state: State, places: Places) -> int:
@@ -107,6 +128,10 @@ def norm_in(places: Places) -> str | None:
         lacks = [part for part in NORM if f"{norm}.{part}" not in places]
         require(not lacks, f"a group must have all of {norm}", f"no {lacks}")
     return found[-1] if found else None
+
+
+def _residual(state: State) -> bool:
+    return any(re.match(r"layer\d+\.\d+\.conv1\.weight", name) for name in state)
 
 
 def _vectors(state: State, layer: str) -> list[str]:

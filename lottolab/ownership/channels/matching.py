@@ -8,51 +8,32 @@ which tensors are reordered together, in a YAML or JSON file, a mapping a group:
 
 An axis may be a multiple of the group's size: each channel then has as many places in a
 row, as where an image is flattened before a linear layer. Biases and batch norms may be
-named and are not needed. The method is `alignment.match`'s, for networks of one shape.
+named and are not needed. The method is `alignment.match`'s; a suspect may have more
+channels in a group than the reference, of which those that are alike are taken.
 """
 
 import itertools
 import math
 import re
 from collections.abc import Collection
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 import yaml
 from torch import Tensor
 
-from lottolab.checks import one_of, require
+from lottolab.checks import require
 from lottolab.ownership.channels import alignment
 from lottolab.ownership.channels.naming import State
 from lottolab.ownership.channels.scales import additive
-
-Groups = dict[str, dict[str, int]]  # for each group its tensors, and their axes
-
-
-@dataclass(frozen=True)
-class _View:
-    """A weight as rows × columns × the rest; `row`, `column`: axes, `rows` … sizes."""
-
-    row: int
-    column: int
-    rows: int
-    columns: int
-
-    def of(self, weight: Tensor) -> Tensor:
-        """Return the weight as float64, rows × columns × the rest."""
-        front = weight.double().movedim((self.row, self.column), (0, 1))
-        split = front.reshape(
-            self.rows, front.shape[0] // self.rows, self.columns, -1
-        )  # what a channel has of its rows, and of its columns and the rest
-        return split.transpose(1, 2).flatten(2)
-
-    def back(self, weight: Tensor, like: Tensor) -> Tensor:
-        """Undo `of`: give a weight the shape and the dtype of another."""
-        sizes = list(like.movedim((self.row, self.column), (0, 1)).shape)
-        split = weight.view(self.rows, self.columns, sizes[0] // self.rows, -1)
-        front = split.transpose(1, 2).reshape(sizes)
-        return front.movedim((0, 1), (self.row, self.column)).to(like.dtype)
+from lottolab.ownership.channels.views import (
+    Groups,
+    View,
+    size,
+    views_of,
+    widened,
+    width,
+)
 
 
 def read(path: str | Path) -> Groups:
@@ -123,7 +104,8 @@ def align(
     stay as they are.
 
     An end of the network, a weight that is in one group alone, may be missing or have
-    another shape, as a new classifier has: it is left out.
+    another shape, as a new classifier has: it is left out. Channels that the suspect
+    has to spare are left out, too.
 
     Args:
         groups: as `read` or `chain` return them.
@@ -131,10 +113,11 @@ def align(
 
     Raises:
         ValueError: weights of the groups that are missing, not finite or not of the
-            reference's shapes; groups that do not fit them.
+            reference's shapes, or wider; groups that do not fit them.
     """
     require(restarts >= 1, "restarts must be at least 1", restarts)
-    views = _views(state, reference, groups)
+    views = views_of(state, reference, groups)
+    wide = widened(views, state, reference, groups)
     pairs, described = _compared(views, state, reference, groups)
     orders, _ = alignment._best(pairs, *described, restarts, seed, enough)
     result = {n: tensor for n, tensor in state.items() if tensor.ndim > 1}
@@ -147,13 +130,13 @@ def align(
         for group, places in groups.items():
             if name in places:
                 lines[int(places[name] != view.row)] = orders[group]
-        moved = view.of(state[name])[lines[0][:, None], lines[1]]
+        moved = wide[name].of(state[name])[lines[0][:, None], lines[1]]
         target = view.of(reference[name])
         alike = torch.minimum(_described(moved), described[1][name])
         alike = sum(alike.chunk(2, dim=2))
         ratios = (moved / target).abs().where(alike > 0, torch.ones(())).log()
         moved = moved / additive(ratios, alike, robust=True).exp()
-        result[name] = view.back(moved, state[name])
+        result[name] = view.back(moved, reference[name]).to(state[name].dtype)
     return result
 
 
@@ -166,28 +149,30 @@ def match(
     search this is. Raises ValueError as `align`.
     """
     require(restarts >= 1, "restarts must be at least 1", restarts)
-    views = _views(state, reference, groups)
+    views = views_of(state, reference, groups)
     pairs, described = _compared(views, state, reference, groups)
     return alignment._best(pairs, *described, restarts, seed)
 
 
 def _compared(
-    views: dict[str, _View], state: State, reference: State, groups: Groups
+    views: dict[str, View], state: State, reference: State, groups: Groups
 ) -> tuple[dict[str, alignment._Pair], tuple[State, State]]:
     """Pair the groups of both networks, and describe the weights that both hold."""
+    both = (widened(views, state, reference, groups), state), (views, reference)
     described = tuple(
-        {name: _described(view.of(weights[name])) for name, view in views.items()}
-        for weights in (state, reference)
+        {name: _described(view.of(weights[name])) for name, view in seen.items()}
+        for seen, weights in both
     )
     pairs = {}
     for group, places in groups.items():
-        every = torch.arange(_size(reference, places))
+        counts = width(state, reference, places), size(reference, places)
+        theirs, ours = (torch.arange(count) for count in counts)
         there = [
-            (name, int(axis != views[name].row), every, every)
+            (name, int(axis != views[name].row), theirs, ours)
             for name, axis in places.items()
             if name in views
         ]
-        pairs[group] = alignment._Pair(len(every), len(every), there)
+        pairs[group] = alignment._Pair(*counts, there)
     return pairs, described
 
 
@@ -198,48 +183,6 @@ def _described(weight: Tensor) -> Tensor:
     logs = norms.where(alive, torch.ones(())).log()
     scaled = weight / additive(logs, alive).exp()
     return torch.cat([scaled.relu(), (-scaled).relu()], 2).sqrt()
-
-
-def _views(state: State, reference: State, groups: Groups) -> dict[str, _View]:
-    """Check the groups and both networks; return how each weight is to be seen."""
-    held: dict[str, dict[int, int]] = {}
-    for group, places in groups.items():
-        for name, axis in places.items():
-            one_of(f"a tensor of group {group}", name, reference)
-            shape = tuple(reference[name].shape)
-            inside = 0 <= axis < len(shape)
-            require(inside, f"an axis of {name}, {shape}, must be one of its own", axis)
-            once = axis not in held.setdefault(name, {})
-            require(
-                once, f"axis {axis} of {name} must be in one group", f"also {group}"
-            )
-            size = _size(reference, places)
-            fits = shape[axis] % size == 0
-            require(fits, f"axis {axis} of {name} must be a multiple of {size}", shape)
-            held[name][axis] = size
-    found = {}
-    for name, axes in held.items():
-        shape = reference[name].shape
-        same = name in state and state[name].shape == shape
-        if len(shape) < 2 or (len(axes) == 1 and not same):
-            continue
-        there = f"the network must hold {name}, as the reference does (rename it?)"
-        require(name in state, there, "none")
-        require(same, f"{name} must be {tuple(shape)}", tuple(state[name].shape))
-        finite = all(bool(s[name].isfinite().all()) for s in (state, reference))
-        require(finite, f"{name} must be finite", "NaN or inf")
-        require(len(axes) < 3, f"{name} must be in at most two groups", len(axes))
-        others = [axis for axis in range(len(shape)) if axis not in axes]
-        row, column = sorted([*axes, *others][:2])
-        sizes = [axes.get(axis, shape[axis]) for axis in (row, column)]
-        found[name] = _View(row, column, *sizes)
-    return found
-
-
-def _size(state: State, places: dict[str, int]) -> int:
-    """Return how many channels a group has: what all its axes are multiples of."""
-    sizes = [state[n].shape[a] for n, a in places.items() if a < state[n].ndim]
-    return min(sizes, default=1)
 
 
 def natural(name: str) -> list:

@@ -1,12 +1,15 @@
 """Undo channels that were split or added: merge those that compute the same.
 
 Whoever copies a hidden channel cannot hide what the copies have in common: to cancel,
-they need the same input up to a positive factor (ReLU takes no other). Added up, their
-outgoing weights are the old ones again, whatever they were split into; those of a
-clique that was added are nothing.
+they need the same input up to a factor. Added up, their outgoing weights are the old
+ones again, whatever they were split into; those of a clique that was added are nothing.
+A negative factor adds up as well: relu(z) bends at z = 0 and so does relu(−z), and
+nothing else of the layer does. How much is bent there is the sum of both outgoing
+weights, and what remains is linear, which other channels may hold.
 """
 
 import itertools
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -19,12 +22,26 @@ from lottolab.ownership.channels.hidden import (
     count,
     hidden,
     incoming,
+    norm_in,
     with_columns,
 )
 from lottolab.ownership.channels.matching import Groups
 from lottolab.ownership.channels.naming import State
 
-ROUNDING = 4  # a sum of outgoing weights is none below so many roundings of its parts
+ROUNDING = 8  # a sum of outgoing weights is none below so many roundings of its parts
+
+
+@dataclass(frozen=True)
+class _Folding:
+    """Which channels are kept, and what is added up for each.
+
+    sums: float64 kept × n, adds up outgoing weights. kept: int64, their numbers.
+    turned: int64, which of those kept are joined with one of the opposite sign.
+    """
+
+    sums: Tensor
+    kept: Tensor
+    turned: Tensor
 
 
 def merge(
@@ -38,13 +55,18 @@ def merge(
 
     Of each group the closest pairs are merged first, until there are as many channels
     as the reference has: what the owner's own network has twice stays apart where
-    nothing was added. Two channels are apart by the sine of the angle between their
-    `incoming`; dead ones, whose weights are all pruned, are constants of one sign, and
-    the less is left of both outgoing weights, the closer they are. The second's
-    outgoing weights, times the factor between both, join the first's, which keeps the
-    function where both are exactly proportional. A channel whose outgoing weights then
-    cancel, but for the rounding of their number type, is dropped, unless too few are
-    left; what is still too many goes by the least outgoing weights.
+    nothing was added. Two channels are apart by the sine of the angle between the lines
+    of their `incoming`; dead ones, whose weights are all pruned, are constants of one
+    sign, and the less is left of both outgoing weights, the closer they are. The
+    second's outgoing weights, times the factor between both, join the first's. What
+    then is nothing, but for the rounding of its number type, becomes zero, weight by
+    weight, and a channel of which nothing is left is dropped, unless too few are left.
+
+    All others are kept, be they more than the reference has: that a channel is large
+    does not mean that it does anything, and matching chooses those that are alike.
+    Where channels of opposite signs were joined both directions are kept, for nothing
+    tells which was the owner's. Only where none were does the function stay, but for
+    what the tolerance allows.
 
     Args:
         tolerance: largest distance that is merged, in [0, 1): training moves copies.
@@ -59,27 +81,29 @@ def merge(
     result = dict(state)
     for places in groups.values():
         wanted = _wanted(reference, places)
-        folding, kept = _folding(result, places, wanted, tolerance)
-        n = count(result, places)
+        folding = _folding(result, places, wanted, tolerance)
+        n, norm = count(result, places), norm_in(places)
+        even = {f"{norm}.{part}" for part in ("weight", "running_var")}
         for name, axis in places.items():
             if axis == 0:
-                result[name] = result[name].index_select(0, kept)
+                rows = result[name].index_select(0, folding.kept)
+                other = rows[folding.turned] * (1 if name in even else -1)
+                result[name] = torch.cat([rows, other])
             else:
-                flat = folding @ columns(result[name], n)
+                flat = _clean(folding.sums, columns(result[name], n), result[name])
+                flat = torch.cat([flat, flat[folding.turned]])
                 result[name] = with_columns(flat, result[name], n)
     return result
 
 
-def _folding(
-    state: State, places: Places, wanted: int, tolerance: float
-) -> tuple[Tensor, Tensor]:
-    """Return the matrix that adds up outgoing weights, float64 kept × n, and `kept`."""
+def _folding(state: State, places: Places, wanted: int, tolerance: float) -> _Folding:
+    """Join the closest pairs, until as many channels are left as are wanted."""
     n = count(state, places)
     read = [name for name, axis in places.items() if axis == 1]
+    coarse = max((state[name] for name in read), key=lambda w: torch.finfo(w.dtype).eps)
     outgoing = torch.cat([columns(state[name], n) for name in read], 1)
-    folding, left = torch.eye(n, dtype=torch.float64), torch.ones(n, dtype=torch.bool)
-    home, silent = list(range(n)), []
-    nothing = ROUNDING * max(torch.finfo(state[name].dtype).eps for name in read)
+    sums, left = torch.eye(n, dtype=torch.float64), torch.ones(n, dtype=torch.bool)
+    home, silent, turned = list(range(n)), [], torch.zeros(n, dtype=torch.bool)
     distance, factor = _compared(state, places, outgoing, tolerance)
     for first, second in _closest(distance, tolerance):
         a, b = home[first], home[second]
@@ -88,20 +112,24 @@ def _folding(
         if a == b or not (left[a] and left[b]):
             continue
         a, b = min(a, b), max(a, b)
-        parts = [float((folding[i] @ outgoing).norm()) for i in (a, b)]
-        folding[a] += factor[a, b] * folding[b]
+        sums[a] += factor[a, b].abs() * sums[b]
+        turned[a] |= turned[b] | (factor[a, b] < 0)
         left[b] = False
         home = [a if place == b else place for place in home]
-        if float((folding[a] @ outgoing).norm()) < nothing * max(parts):
+        if not _clean(sums[a], outgoing, coarse).any():
             left[a] = False
             silent.append(a)
-    strength = (folding @ outgoing).norm(dim=1)
     missing = max(0, wanted - int(left.sum()))  # the owner's own may do nothing, too
     left[silent[:missing]] = True
     kept = left.nonzero().flatten()
-    kept = kept[strength[kept].argsort(descending=True, stable=True)[:wanted]]
-    kept = kept.sort().values
-    return folding[kept], kept
+    return _Folding(sums[kept], kept, turned[kept].nonzero().flatten())
+
+
+def _clean(sums: Tensor, outgoing: Tensor, like: Tensor) -> Tensor:
+    """Add up outgoing weights; what is below the rounding of `like` is nothing."""
+    found, parts = sums @ outgoing, sums.abs() @ outgoing.abs()
+    nothing = found.abs() < ROUNDING * torch.finfo(like.dtype).eps * parts
+    return found.masked_fill(nothing, 0)
 
 
 def _compared(
@@ -109,25 +137,26 @@ def _compared(
 ) -> tuple[Tensor, Tensor]:
     """Return how far channels are apart, and how much larger each second is.
 
-    Both float64 n × n; the factor of i, j is the length of j over that of i.
+    Both float64 n × n; the factor of i, j is the length of j over that of i, negative
+    where they have opposite directions.
     """
     rows = incoming(state, places)
     length = rows.norm(dim=1)
-    factor = length.clamp_min(1e-300) / length.clamp_min(1e-300)[:, None]
     if sum(a == 0 and state[name].ndim > 1 for name, a in places.items()) > 1:
         apart = torch.cdist(rows, rows) / torch.maximum(length[:, None], length)
         return apart.nan_to_num(0.0), torch.ones_like(apart)
+    factor = length.clamp_min(1e-300) / length.clamp_min(1e-300)[:, None]
     unit = rows / length.clamp_min(1e-300)[:, None]
     cosine = (unit @ unit.T).clamp(-1, 1)
-    angle = (1 - cosine.square()).sqrt().where(cosine > 0, torch.ones(()).double())
     dead = ~rows[:, :-1].any(1)
-    distance = angle.where(dead[:, None] == dead, torch.ones(()).double())
+    apart = (1 - cosine.square()).sqrt()
+    distance = apart.where(dead[:, None] == dead, torch.ones(()).double())
     for i, j in itertools.combinations(dead.nonzero().flatten().tolist(), 2):
         parts = outgoing[i], factor[i, j] * outgoing[j]
         share = (parts[0] + parts[1]).norm() / sum(map(torch.norm, parts))
         alike = bool(rows[i, -1].sign() == rows[j, -1].sign())
         distance[i, j] = tolerance * share.nan_to_num(0.0) if alike else 1.0
-    return distance, factor
+    return distance, factor.copysign(cosine)
 
 
 def _closest(distance: Tensor, tolerance: float) -> list[list[int]]:

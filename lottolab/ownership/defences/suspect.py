@@ -1,6 +1,7 @@
 """Judge a suspect's file: as it came, tamed, merged and brought back into order."""
 
 import sys
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -23,36 +24,51 @@ def judged(
     dated: bool,
     where: tuple[Path, Path | None] | None,
 ) -> tuple[str, Verification]:
-    """Verify the network as it came and, unless that is accepted, tamed.
+    """Verify the network as it came and, unless that is accepted, after the answers.
 
-    Both are functions of the suspect alone; the p-value pays for two networks, also
-    where there is nothing to tame.
+    Without a reference that is the tamed network; with one also both in its order,
+    merged and not. All are functions of suspect and reference alone; the p-value pays
+    for each of them, also where some are alike.
 
     Args:
         owner, claim, dated: as in `networks.verify`.
         where: the file of the reference and that of the groups, as in `aligned`; None
-            without a reference.
+            without a reference, which must be older than the suspect.
 
     Returns the layer's name and what `signature.verify` says of it.
 
     Raises:
         ValueError: as `networks.verify` and `aligned`.
     """
-    sound = {n: w for n, w in state.items() if w.numel() and w.element_size() > 1}
-    sound = {n: w for n, w in sound.items() if w.ndim > 1 and w.isfinite().all()}
-    found = []
-    for tamed in (False, True):
-        seen = state | taming.tame(sound) if tamed else state
-        if tamed and all(seen[name].equal(state[name]) for name in sound):
-            break
-        if where:
-            seen = aligned(seen, *where, owner.shape)
+    looks, found = 5 if where else 2, []
+    for seen in _seen(state, owner.shape, where):
         layer, said = networks.verify(seen, owner, claim=claim, dated=dated)
-        p = min(1.0, 2 * said.p_value)
+        p = min(1.0, looks * said.p_value)
         found.append((layer, replace(said, p_value=p, accepted=p < signature.ACCEPT)))
         if found[-1][1].accepted:
             break
     return min(found, key=lambda pair: pair[1].p_value)
+
+
+def _seen(
+    state: State, shape: tuple[int, int], where: tuple[Path, Path | None] | None
+) -> Iterator[State]:
+    """Yield what is read, cheapest first; with a reference what has the shape alone."""
+    sound = {n: w for n, w in state.items() if w.numel() and w.element_size() > 1}
+    sound = {n: w for n, w in sound.items() if w.ndim > 1 and w.isfinite().all()}
+    came = [state, state | taming.tame(sound)]
+    came = came[:1] if all(came[1][n].equal(state[n]) for n in sound) else came
+    if where is None:
+        yield from came
+        return
+    twin, file = where
+    reference = networks.unwrapped(networks.read(twin))
+    if any(tuple(weight.shape[:2]) == shape for weight in sound.values()):
+        yield state
+    for network in came:
+        merged = network if file else _merged(network, reference)
+        for other in [merged] if merged is network else [merged, network]:
+            yield _ordered(other, reference, file, shape)
 
 
 def _merged(state: State, reference: State) -> State:
@@ -66,14 +82,20 @@ def _merged(state: State, reference: State) -> State:
         return state
 
 
-def aligned(
-    state: State, twin: Path, file: Path | None, shape: tuple[int, int] | None = None
-) -> State:
-    """Align by the groups in a file, as a ResNet of lottolab, or as a chain.
+def aligned(state: State, twin: Path, file: Path | None) -> State:
+    """Merge and align by the groups in a file, as a ResNet of lottolab, or as a chain.
 
-    Returns what is of the shape alone, outputs and inputs, if one is given.
+    Where there is a file, nothing is merged.
     """
     reference = networks.unwrapped(networks.read(twin))
+    merged = state if file else _merged(state, reference)
+    return _ordered(merged, reference, file, None)
+
+
+def _ordered(
+    state: State, reference: State, file: Path | None, shape: tuple[int, int] | None
+) -> State:
+    """Align; return what is of the shape alone, outputs and inputs, if one is given."""
     every = [*state.items(), *reference.items()]
     names = {n for n, w in every if shape in (None, tuple(w.shape[:2]))}
     search = {"enough": ENOUGH, "names": names}
@@ -84,7 +106,6 @@ def aligned(
                 for group, places in matching.read(file).items()
             }
             return matching.align(state, reference, groups, **search)
-        state = _merged(state, reference)
         known = naming.residual(reference)
         try:
             naming.groups(known)

@@ -2,8 +2,9 @@
 
 `keys` scheme V1, `signatures` V2 and V3 and false claims, `thief` attacks on a signed
 network, `ambiguity` false evidence; stronger thieves, each beside what answers it:
-`disguises` at no cost, `rewriting` by training on, `black_box` by answers alone. A
-`setting` holds the arguments that all stages of `lottolab.nets.tickets` share; `rates`
-are the pruning rates that lead to a ticket. What a stage measured stands in its
-`metrics`, plain numbers by name, one row of the results table each.
+`disguises` at no cost, `rewriting` by training on, `black_box` by answers alone; and
+`innocents`, whom nobody signed. A `setting` holds the arguments that all stages of
+`lottolab.nets.tickets` share; `rates` are the pruning rates that lead to a ticket. What
+a stage measured stands in its `metrics`, plain numbers by name, one row of the results
+table each.
 """

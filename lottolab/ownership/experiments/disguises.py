@@ -11,14 +11,19 @@ from lottolab import runs
 from lottolab.checks import number, one_of, require, whole
 from lottolab.images import datasets
 from lottolab.nets import predict, tickets
-from lottolab.ownership.attacks import obfuscation, silencing, symmetry
+from lottolab.ownership.attacks import obfuscation, signs, silencing, symmetry
 from lottolab.ownership.channels import alignment
 from lottolab.ownership.channels.naming import State
 from lottolab.ownership.defences import reading
 from lottolab.ownership.experiments import signatures, thief
 from lottolab.ownership.signatures.key import SignatureKey
 
-KINDS = ("duplicated", "cliques", "both")
+STEPS = {
+    "both": ("duplicated", "cliques"),
+    "sign, duplicated": ("sign", "duplicated"),
+    "dead, duplicated": ("dead", "duplicated"),
+}
+KINDS = ("duplicated", "cliques", "sign", "sixes", "dead", *STEPS)
 
 
 @runs.stage("ownership.experiments.disguises.split")
@@ -32,16 +37,19 @@ def split(
     spread: float,
     **given,
 ) -> dict:
-    """Write hidden channels several times, or add some that cancel, and look again.
+    """Write hidden channels several times, or add some that do nothing, and look again.
 
-    Yan et al., 2023, section 4 (NeuronSplit, NeuronClique); see `obfuscation`. Then all
-    channels are permuted and the outputs get a scale of their own.
+    Yan et al., 2023, section 4 (NeuronSplit, NeuronClique); see `obfuscation` and, for
+    channels of other signs, `signs`. Then all channels are permuted and the outputs get
+    a scale of their own.
 
     Args:
-        kind: `duplicated`, `cliques`, or `both`, in this order.
+        kind: `duplicated`, `cliques`, or `both`, in this order; `sign`, `sixes` or as
+            many `dead` channels as there are; the first and the last also `duplicated`
+            on top.
         copies: of each hidden channel, >= 2. extra: cliques a group, >= 1, of `members`
-            channels each, >= 1. size, spread: as in `obfuscation.duplicate`; cliques on
-            top of duplicates are as large as these.
+            channels each, >= 1. size, spread: as in `obfuscation.duplicate`; what comes
+            second is as large as the weights that it finds.
 
     Metrics: those of `judged`, and `logits changed`, the largest change of a logit on
     the test images, as a share of the largest logit.
@@ -50,42 +58,51 @@ def split(
     whole("copies", copies, 2)
     whole("extra", extra, 1)
     whole("members", members, 1)
-    looks = {"size": size, "spread": spread}
     number("size", size, 1e-9)
     number("spread", spread, 1.0)
     owned, seed = signatures.signed(**given), given["seed"]
-    state = owned["weights"]
-    if kind != "cliques":
-        state = obfuscation.duplicate(state, seed, copies=copies, **looks)
-    if kind != "duplicated":
-        how = looks | {"members": members}
-        how |= {"size": 1.0} if kind == "both" else {}
-        state = obfuscation.add_cliques(state, extra, seed + 1, **how)
+    state, looks = owned["weights"], {"size": size, "spread": spread}
+    for place, step in enumerate(STEPS.get(kind, (kind,))):
+        how = looks | ({"size": 1.0} if place else {})
+        if step == "duplicated":
+            state = obfuscation.duplicate(state, seed + place, copies=copies, **how)
+        elif step == "cliques":
+            how |= {"members": members}
+            state = obfuscation.add_cliques(state, extra, seed + 1, **how)
+        elif step == "sign":
+            state = signs.split_by_sign(state, seed, **how)
+        elif step == "sixes":
+            state = signs.add_sixes(state, extra, seed, **how)
+        else:
+            state = signs.add_dead(state, 1.0, seed, **how)
     state = symmetry.permute(state, seed)
     return {"metrics": judged(symmetry.rescale_outputs(state, seed), owned, given)}
 
 
 @runs.stage("ownership.experiments.disguises.silenced")
-def silenced(*, decades: float, dust: float, spare: bool, **given) -> dict:
-    """Hide the window behind a channel that is always zero, and look again.
+def silenced(*, decades: float, dust: float, giants: int, spare: bool, **given) -> dict:
+    """Hide the window behind channels that are always zero, and look again.
 
-    See `silencing.silence`. With `spare` a channel is added to each group before, which
-    is silenced instead of one that the owner used, so that the function stays but for
+    See `silencing.silence`. With `spare` channels are added to each group before, which
+    are silenced instead of some that the owner used, so that the function stays but for
     the dust.
 
     Args:
         decades: in [0, 30]. dust: share of the layer's mean |w|, >= 0.
+        giants: channels of each group that are silenced, >= 1.
 
     Metrics: as `split`.
     """
     number("decades", decades, 0, 30)
     number("dust", dust, 0)
+    whole("giants", giants, 1)
     require(type(spare) is bool, "spare must be true or false", spare)
     owned, seed = signatures.signed(**given), given["seed"]
     state = owned["weights"]
     if spare:
-        state = obfuscation.add_cliques(state, 1, seed, members=1)
-    state = silencing.silence(state, seed, decades=decades, dust=dust)
+        state = obfuscation.add_cliques(state, giants, seed, members=1)
+    how = {"decades": decades, "dust": dust, "giants": giants}
+    state = silencing.silence(state, seed, **how)
     return {"metrics": judged(symmetry.rescale_outputs(state, seed), owned, given)}
 
 
@@ -94,8 +111,8 @@ def judged(state: State, owned: dict, given: dict) -> dict[str, float]:
 
     `plain …` is read from the network as it is (nothing where the shape is another),
     `aligned …` after alignment to the unsigned twin, `answered …` by
-    `defences.reading.verify`: tamed, merged, and then aligned. For each `modules`,
-    `accepted` and `decoded` as in `signatures.white_box`.
+    `defences.reading.verify`: tamed, merged and aligned, and without each of these. For
+    each `modules`, `accepted` and `decoded` as in `signatures.white_box`.
     """
     setting = signatures.setting(given)
     metrics = thief.described(state, owned, **setting)

@@ -4,12 +4,18 @@
 """
 
 from lottolab import runs
-from lottolab.checks import one_of, require, whole, within
+from lottolab.checks import number, one_of, require, whole, within
 from lottolab.images import datasets
 from lottolab.nets import masks as masking
 from lottolab.nets import tickets, train
 from lottolab.ownership import framework
-from lottolab.ownership.attacks import detector, resigning, symmetry, training
+from lottolab.ownership.attacks import (
+    detector,
+    obfuscation,
+    resigning,
+    symmetry,
+    training,
+)
 from lottolab.ownership.channels.naming import State
 from lottolab.ownership.experiments import attacks, disguises, signatures, thief
 from lottolab.ownership.signatures import signature
@@ -20,13 +26,22 @@ KNOWS = ("insider", "detector")
 
 @runs.stage("ownership.experiments.rewriting.unmasked")
 def unmasked(
-    *, mask: str, epochs: int, share: float, sparse: bool, permuted: bool, **given
+    *,
+    mask: str,
+    epochs: int,
+    share: float,
+    split: float,
+    sparse: bool,
+    permuted: bool,
+    **given,
 ) -> dict:
     """Train a stolen network on, under the owner's mask or under none, and look again.
 
     Args:
         mask: `kept` or `dropped`, see `training.fine_tune`. epochs: >= 1.
         share: of the owner's peak learning rate that the thief starts from, in (0, 1].
+        split: if > 0, hidden channels are written twice before, with split weights of
+            this size (`obfuscation.duplicate`); without the mask alone.
         sparse: prune to the ticket's density afterwards; that has been `kept` anyway.
         permuted: permute the channels at last, which changes no answer.
 
@@ -37,18 +52,23 @@ def unmasked(
     one_of("mask", mask, training.MASKS)
     whole("epochs", epochs, 1)
     within("share", share, "(0, 1]")
+    number("split", split, 0)
+    require(not split or mask == "dropped", "split must be 0 where mask is kept", split)
     for name, value in {"sparse": sparse, "permuted": permuted}.items():
         require(type(value) is bool, f"{name} must be true or false", value)
     owned, setting = signatures.signed(**given), signatures.setting(given)
     density = masking.density(owned["masks"]) if sparse and mask == "dropped" else None
-    state = _trained(owned["weights"], mask, density, epochs, share, **setting)
+    state = owned["weights"]
+    if split:
+        state = obfuscation.duplicate(state, given["seed"], size=split)
+    state = _trained(state, mask, density, epochs, share, **setting)
     key = SignatureKey(**owned["key"])
     metrics = thief.described(state, owned, **setting)
     before = signatures.recognised(state, key, given["text"], **setting)
     if permuted:
         state = symmetry.permute(state, given["seed"])
     metrics |= disguises.readers(state, owned, given)
-    for name in ("modules", "accepted", "decoded"):
+    for name in {"modules", "accepted", "decoded"} & before.keys():
         metrics[f"plain {name}"] = before[name]
     told = ("triggers", "triggers accepted")
     return {"metrics": metrics | {name: before[name] for name in told}}
@@ -160,8 +180,9 @@ def _trained(
     scale = datasets.normalisation(parts["train"][0])
     peak = train.recipe(setting["recipe"])
     how = {"mask": mask, "density": density, "mean_std": scale}
+    model = training.resized(tickets.build(parts=parts, **setting), state)
     return training.fine_tune(
-        signatures.network(state, **setting),
+        model,
         *parts[part],
         training.recipe(peak, epochs, share),
         seed=setting["seed"] + 1,

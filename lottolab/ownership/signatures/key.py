@@ -106,17 +106,35 @@ def digest(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def commit(key: SignatureKey, text: str, *, nonce: str) -> str:
+def commit(
+    key: SignatureKey,
+    text: str,
+    *,
+    nonce: str,
+    reference: str | None = None,
+    groups: str | None = None,
+) -> str:
     """Return a hash that binds the owner to key and text and tells nothing of them.
 
     Published with a date before the network is, it settles who came first. `nonce` is
-    random, kept and shown with the key: without it short texts could be guessed.
+    random, kept and shown with the key: without it short texts could be guessed. Who
+    may be aligned to a reference later binds that as well, since of all references one
+    fits an innocent network: `reference` and `groups` are the sha256 of its file and of
+    the file that names the groups, in hexadecimal digits.
 
     Raises:
-        ValueError: the nonce has fewer than 16 characters.
+        ValueError: the nonce has fewer than 16 characters, a hash is none, or groups
+            are given without a reference.
     """
     require(len(nonce) >= 16, "nonce must have at least 16 characters", len(nonce))
-    content = json.dumps([asdict(key), text, nonce], sort_keys=True)
+    bound = {"reference": reference, "groups": groups}
+    for name, given in bound.items():
+        right = given is None or re.fullmatch("[0-9a-f]{64}", given)
+        require(bool(right), f"{name} must be a sha256, 64 hexadecimal digits", given)
+    given = reference is not None or groups is None
+    require(given, "groups must be given with a reference", "none")
+    more = [] if reference is None else [bound]
+    content = json.dumps([asdict(key), text, nonce, *more], sort_keys=True)
     return hashlib.sha256(content.encode()).hexdigest()
 
 
