@@ -47,8 +47,8 @@ def table(*scales: str) -> HTML:
 
 def withdrawn(scale: str) -> HTML:
     """Show the claims that were withdrawn: why, who follows, and their last verdict."""
-    followed = {c.replaces: c.id for c in claims.load() if c.replaces}
     rows, gone = [], claims.withdrawn()
+    followed = {c.replaces: c.id for c in (*claims.load(), *gone) if c.replaces}
     card = claims.scorecard(_tables(scale), gone, show.own_parameters())
     for claim, judged in zip(gone, card.to_dict("records"), strict=True):
         told = {"why it was withdrawn": claim.withdrawn or ""}
