@@ -4,7 +4,9 @@
 """
 
 import base64
+import json
 import os
+import re
 import shutil
 from pathlib import Path
 
@@ -73,6 +75,36 @@ def test_no_link_leads_nowhere(html):
 )
 def test_pages_have_no_fault(visits, check):
     assert check(visits) == []
+
+
+def test_in_the_dark_figures_are_turned_over_and_photographs_are_not(html, chromium):
+    from playwright.sync_api import sync_playwright
+
+    look = "e => getComputedStyle(e).filter"
+    with sync_playwright() as tool:
+        browser = tool.chromium.launch(executable_path=chromium, args=pages._FLAGS)
+        tab = browser.new_page(color_scheme="dark")
+        tab.goto((Path(html) / "book/ownership.html").resolve().as_uri())
+        plot, codes = (tab.locator(f"#{n} img") for n in ("fig-keys", "fig-codes"))
+        dark = [image.evaluate(look) for image in (plot, codes)]
+        tab.emulate_media(color_scheme="light")
+        light = plot.evaluate(look)
+        browser.close()
+    assert ["invert" in said for said in dark] == [True, False]
+    assert light == "none"
+
+
+def test_the_pictures_that_stay_as_they_are_are_photographs_and_codes():
+    sheet = (ROOT / "book/_static/custom.css").read_text(encoding="utf-8")
+    drawn = {}
+    for path in (ROOT / "book").glob("*.ipynb"):
+        for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]:
+            figure = cell["metadata"].get("mystnb", {}).get("figure", {})
+            drawn[figure.get("name")] = "".join(cell["source"])
+    shows = r"plots\.samples|contact_sheet|figures\.(codes|modules|examples)\("
+    stay = {name for name, code in drawn.items() if re.search(shows, code)}
+    assert stay
+    assert stay == set(re.findall(r"#(fig-[a-z-]+)", sheet))
 
 
 @pytest.mark.long
