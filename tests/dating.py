@@ -1,7 +1,4 @@
-"""Bind a key, a claim and a reference by a hash, as owners do before a release."""
-
-import hashlib
-from pathlib import Path
+"""Bind a key and a claim by a hash, as owners do before a release."""
 
 from lottolab import ownership
 
@@ -9,15 +6,12 @@ NONCE = "0123456789abcdef"
 
 
 def dated(key, text, reference, groups=None):
-    """Return the options of `verify` that bring a reference and the hash that binds it.
+    """Return the options of `verify` that bring a reference and the hash.
 
-    All but the text are paths; the files have the contents that are bound.
+    The secret of the key must have been drawn after the reference and the groups, as
+    `embed` does for its files. All but the text are paths.
     """
     named = {"reference": reference} | ({"groups": groups} if groups else {})
-    bound = {
-        n: hashlib.sha256(Path(p).read_bytes()).hexdigest() for n, p in named.items()
-    }
-    owner = ownership.SignatureKey.load(key)
-    told = ownership.commit(owner, text, nonce=NONCE, **bound)
+    told = ownership.commit(ownership.SignatureKey.load(key), text, nonce=NONCE)
     files = [word for n, path in named.items() for word in (f"--{n}", str(path))]
     return [*files, "--published", told, "--nonce", NONCE]

@@ -32,11 +32,14 @@ def embed(
     key: KeyFile,
     layer: Annotated[str | None, typer.Option(help="where to write it")] = None,
     ecc: Annotated[str, typer.Option(help="error correction: L, M, Q or H")] = "H",
+    groups: Groups = None,
 ) -> None:
     """Write a text into the zeros of a sparse network; train it again afterwards.
 
     A weight that is moved to an empty place gets the size of an average weight of its
-    layer, with a random sign. The key holds a new secret: keep it to yourself.
+    layer, with a random sign. The key holds a new secret: keep it to yourself. It shows
+    that this file of the network, and that of the groups, were there before: they alone
+    can be `verify`'s reference and groups, byte by byte, so keep them too.
     Where no convolution has room, a linear layer is signed; a layer that keeps two
     weights of every four (2:4) is not. What torch's pruning
     keeps apart is written as one weight, as `prune.remove` leaves it.
@@ -44,13 +47,15 @@ def embed(
     from lottolab.nets import checkpoint
     from lottolab.ownership.defences import suspect
     from lottolab.ownership.signatures import networks
+    from lottolab.ownership.signatures.key import draw_secret
 
     _new(output)
     _new(key)
     require(key != output, "key and output must be two files", key)
     state, texts = networks.read(network), checkpoint.header(network)
+    secret = draw_secret(_sha256(network), _sha256(groups))
     with suspect.shown("signing"):
-        signed, owner = networks.embed(state, text, ecc=ecc, layer=layer)
+        signed, owner = networks.embed(state, text, ecc=ecc, layer=layer, secret=secret)
     checkpoint.write(signed, output, texts)
     owner.save(key)
     typer.echo(f"{output}: signed in {owner.layer}; train it again before release")
@@ -75,28 +80,20 @@ def commit(
     nonce: Annotated[
         str | None, typer.Option(help="to check a hash; else a new one")
     ] = None,
-    reference: Annotated[
-        Path | None, typer.Option(help="your ticket before it was signed: bound, too")
-    ] = None,
-    groups: Groups = None,
 ) -> None:
     """Print a hash to publish with a date, before the network is released.
 
-    It binds you to key and text, and to the reference and its groups if you give them,
-    and tells nothing of them. No other reference can be verified with later. Whoever
-    is to check it needs the key, the text, the nonce and those files, byte by byte.
+    It binds you to key and text and tells nothing of them. Whoever is to check it needs
+    the key, the text and the nonce.
     """
     from lottolab.ownership import SignatureKey
     from lottolab.ownership import commit as bind
 
-    if groups and not reference:
-        raise ValueError("--groups says how to follow a --reference; give one")
     owner, nonce = SignatureKey.load(key), nonce or secrets.token_hex(16)
     written = owner.spelling(text)
     if written is None:
         raise ValueError(f"{key} was not made for the text {text!a}")
-    files = {"reference": _sha256(reference), "groups": _sha256(groups)}
-    typer.echo(f"publish {bind(owner, written, nonce=nonce, **files)}")
+    typer.echo(f"publish {bind(owner, written, nonce=nonce)}")
     typer.echo(f"keep nonce {nonce}")
 
 
@@ -106,7 +103,7 @@ def verify(
     key: KeyFile,
     claim: Annotated[str | None, typer.Option(help="the text; else blind")] = None,
     reference: Annotated[
-        Path | None, typer.Option(help="your ticket before it was signed")
+        Path | None, typer.Option(help="your ticket before it was signed: that file")
     ] = None,
     groups: Groups = None,
     published: Annotated[
@@ -125,8 +122,9 @@ def verify(
     is valid only if suspect and reference do not depend on the key's secret. It pays
     for all else that could have been chosen to fit, unless key and claim are those of a
     hash that `commit` printed; whether that is older than the suspect is yours to see.
-    A reference could be chosen to fit as well, which no p-value can pay for: it needs
-    such a hash that binds it, and is refused without.
+    A reference, and its groups, could be made to fit as well, which no p-value can pay
+    for: with them such a hash is needed, and a secret that was drawn after them, which
+    is what `embed` does.
     """
     from lottolab.ownership import SignatureKey
     from lottolab.ownership.defences import suspect
@@ -179,27 +177,29 @@ def _dated(
     nonce: str | None,
     files: tuple[Path | None, Path | None],
 ) -> bool:
-    """Are key, claim and files bound by a hash? Refuse a hash that is not theirs.
+    """Are key and claim bound by a hash? Refuse a hash that is not theirs.
 
-    files: the reference and the groups. A reference without a hash is refused.
+    files: the reference and the groups, which the key's secret must have been drawn
+    after. They are refused without a hash.
     """
     from lottolab.ownership import commit as bind
+    from lottolab.ownership.signatures.key import drawn_after
 
+    given = files[0] is not None
+    if given:
+        known = drawn_after(owner.secret, _sha256(files[0]), _sha256(files[1]))
+        only = "a --reference, and its --groups, must be the very files that `embed` "
+        require(known, f"{only}had, after which the key's secret was drawn", files[0])
     if published is None and nonce is None:
-        worth = "--reference proves nothing unless a hash that is older than the "
-        worth += "network binds it: --published, --nonce and --claim must be given"
-        require(files[0] is None, f"{worth} (see `commit --reference`)", "none")
+        worth = "--reference proves nothing without a hash that is older than the "
+        worth += "network: --published, --nonce and --claim must be given (`commit`)"
+        require(not given, worth, "none")
         return False
     whole = None not in (claim, published, nonce)
     require(whole, "--published, --nonce and --claim must be given together", "less")
     written = owner.spelling(claim)
-    bound = dict(zip(("reference", "groups"), map(_sha256, files), strict=True))
-    right = (
-        written is not None and bind(owner, written, nonce=nonce, **bound) == published
-    )
-    of = "key, claim, nonce" + "".join(f", {name}" for name in bound if bound[name])
-    hint = "" if files[0] else ", or of a --reference as well, which must be given then"
-    require(right, f"--published must be the hash of just {of}{hint}", published)
+    right = written is not None and bind(owner, written, nonce=nonce) == published
+    require(right, "--published must be the hash of key, claim and nonce", published)
     return True
 
 

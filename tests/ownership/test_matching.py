@@ -275,14 +275,14 @@ def test_a_moved_signature_of_a_plain_network_is_read(
     model, groups, _ = network("convolutional", density=0.3)
     state = {n: t for n, t in model.state_dict().items() if t.is_floating_point()}
     save_file(state, "ticket")
-    sign = ["ownership", "embed", "ticket", "--text", "Ada", "--output", "signed"]
-    assert main([*sign, "--key", "key"]) == 0
-    save_file(hidden(load_file("signed"), groups), "stolen")
     (tmp_path / "yaml").write_text(yaml.safe_dump(groups))
     (tmp_path / "json").write_text(json.dumps(groups))
+    more = [] if by == "chain" else ["--groups", by]
+    sign = ["ownership", "embed", "ticket", "--text", "Ada", "--output", "signed"]
+    assert main([*sign, "--key", "key", *more]) == 0
+    save_file(hidden(load_file("signed"), groups), "stolen")
     ask = ["ownership", "verify", "stolen", "--key", "key", "--claim", "Ada"]
     assert main(ask) == 1
-    more = [] if by == "chain" else ["--groups", by]
     bound = dated("key", "Ada", "ticket", *more[1:])
     assert main([*ask, *bound]) == 0
     assert "accepted" in capsys.readouterr().out

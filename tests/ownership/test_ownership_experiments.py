@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from dating import dated
+from safetensors.torch import load_file, save_file
 
 from lottolab import ownership
 from lottolab.cli import main
@@ -14,6 +15,7 @@ from lottolab.images import datasets
 from lottolab.nets import masks as masking
 from lottolab.nets import models, tickets
 from lottolab.ownership import framework, triggers
+from lottolab.ownership.attacks import symmetry
 from lottolab.ownership.experiments import ambiguity, attacks, signatures, thief
 from lottolab.ownership.signatures import networks, qr, signature
 from lottolab.runs import places
@@ -338,15 +340,22 @@ def test_the_commands_sign_calibrate_and_verify(network, tmp_path, capsys):
 
 
 def test_the_commands_read_a_permuted_network_through_its_twin(tmp_path, capsys):
-    owned = signatures.signed(**GIVEN)
-    files = {n: tmp_path / f"{n}.safetensors" for n in ("twin", "stolen", "back")}
-    models.save(tickets.iterative(**TICKET)["weights"], files["twin"])
-    models.save(
-        attacks.ATTACKS["permuted"](owned, GIVEN, hidden=True, stream=True, amount=0.0),
-        files["stolen"],
-    )
+    names = ("twin", "signed", "stolen", "back")
+    files = {n: tmp_path / f"{n}.safetensors" for n in names}
     key = tmp_path / "key.json"
-    ownership.SignatureKey(**owned["key"]).save(key)
+    models.save(tickets.iterative(**TICKET)["weights"], files["twin"])
+    sign = [
+        "ownership",
+        "embed",
+        str(files["twin"]),
+        "--text",
+        "lottolab",
+        "--ecc",
+        "M",
+    ]
+    assert main([*sign, "--key", str(key), "--output", str(files["signed"])]) == 0
+    moved = symmetry.permute(load_file(files["signed"]), seed=1)
+    save_file(moved, files["stolen"])
     ask = ["ownership", "verify", str(files["stolen"]), "--key", str(key)]
     assert main(ask) == 1
     bound = dated(key, "lottolab", files["twin"])

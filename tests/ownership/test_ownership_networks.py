@@ -259,16 +259,15 @@ def test_a_published_hash_is_checked_and_lowers_the_price(capsys):
 
 
 def test_prefixes_do_not_hinder_alignment():
-    save_file(signed(), "mine")
+    Path("groups").write_text('{"a": {"module.conv2.weight": 0, "fc.weight": 1}}')
+    twin = {f"module.{n}": w for n, w in sparse(SHAPES).items()}
+    state = signed(twin, "--groups", "groups")
     order = torch.randperm(32, generator=torch.Generator().manual_seed(1))
-    state = load_file("mine")
-    chain = {n: state[n] for n in ("conv2.weight", "fc.weight")}
-    save_file({f"module.{n}": w for n, w in load_file("net").items()}, "twin")
+    chain = {n: state[f"module.{n}"] for n in ("conv2.weight", "fc.weight")}
     moved = chain["conv2.weight"][order], chain["fc.weight"][:, order].contiguous()
     stolen = {"_orig_mod.conv2.weight": moved[0], "_orig_mod.fc.weight": moved[1]}
-    Path("groups").write_text('{"a": {"module.conv2.weight": 0, "fc.weight": 1}}')
     assert verified(stolen) == 1
-    assert verified(stolen, *dated("key", "Ada", "twin", "groups")) == 0
+    assert verified(stolen, *dated("key", "Ada", "net", "groups")) == 0
 
 
 def resnet(**changed):
@@ -319,20 +318,31 @@ def test_a_chain_with_another_head_is_aligned_and_verified(capsys):
 
 
 def test_a_tensor_of_the_reference_that_is_not_used_is_left_out():
-    state = symmetry.permute(signed(resnet()), seed=3)
-    twin = load_file("net") | {"unused.weight": torch.randn(7, 9), "ema": torch.ones(3)}
-    save_file(twin, "twin")
-    assert verified(state, *dated("key", "Ada", "twin")) == 0
+    unused = {"unused.weight": torch.randn(7, 9), "ema": torch.ones(3)}
+    state = signed(resnet() | unused)
+    state = symmetry.permute({n: state[n] for n in state if n not in unused}, seed=3)
+    assert verified(state, *dated("key", "Ada", "net")) == 0
     names = {"a.weight": (40, 12), "b.weight": (32, 40), "c.weight": (5, 32)}
     Path("signed").unlink()
     Path("key").unlink()
-    state = signed(sparse(names))
+    state = signed(sparse(names) | {"b.unused": torch.randn(7, 9)})
     order = torch.randperm(32, generator=torch.Generator().manual_seed(1))
     moved = state["b.weight"][order], state["c.weight"][:, order].contiguous()
     stolen = {"a.weight": state["a.weight"], "b.weight": moved[0], "c.weight": moved[1]}
-    save_file(load_file("net") | {"b.unused": torch.randn(7, 9)}, "twin")
     assert verified(stolen) == 1
-    assert verified(stolen, *dated("key", "Ada", "twin")) == 0
+    assert verified(stolen, *dated("key", "Ada", "net")) == 0
+
+
+def test_what_is_added_and_not_used_does_not_hinder():
+    state = symmetry.permute(signed(resnet()), seed=3)
+    block = {n: w for n, w in state.items() if n.startswith("layer1.0.")}
+    for more in (
+        {n.replace("layer1.0", "layer1.1"): 0 * w for n, w in block.items()},
+        {"layer1.0.junk": torch.ones(3)},
+        {"layer2.0.conv1.bias": torch.zeros(len(state["layer2.0.conv1.weight"]))},
+        {"layer1.0.bn1.num_batches_tracked": torch.tensor(math.nan)},
+    ):
+        assert verified(state | more, *dated("key", "Ada", "net")) == 0
 
 
 @torch.no_grad()
@@ -375,7 +385,7 @@ def test_a_copy_is_looked_for_once_and_in_layers_of_the_keys_shape(monkeypatch):
     shape = SignatureKey.load("key").shape
     alike = [w for w in state.values() if tuple(w.shape[:2]) == shape]
     assert counts == {"starts": 1, "scales": len(alike)}
-    assert verified(resnet(), *dated("key", "Ada", "signed")) in (0, 1)
+    assert verified(resnet(), *dated("key", "Ada", "net")) in (0, 1)
     stranger = models.build("resnet8", channels=1, classes=10, width=16, seed=5)
     assert verified(stranger.state_dict(), *dated("key", "Ada", "net")) == 1
     assert counts["starts"] == 2 + 3

@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 
 from lottolab.cli import main
 from lottolab.nets import checkpoint
-from lottolab.ownership.attacks import obfuscation, silencing
+from lottolab.ownership.attacks import obfuscation, signs, silencing
 
 EXAMPLE = Path(__file__).parents[2] / "examples/protect.py"
 
@@ -103,7 +103,7 @@ def test_the_example_signs_trains_and_is_stolen(
     example("steal", "mine", "stolen")
     stolen = ["ownership", "verify", "stolen", *key, *claim]
     assert main(stolen) == 1
-    bind = ["ownership", "commit", *key, "--text", "Ada", "--reference", "ticket"]
+    bind = ["ownership", "commit", *key, "--text", "Ada"]
     assert "20% of the weights" in capsys.readouterr().out
     assert main(bind) == 0
     told = [line.split()[-1] for line in capsys.readouterr().out.splitlines()]
@@ -117,19 +117,23 @@ def disguised(state, how):
         return obfuscation.duplicate(state, 1)
     if how == "cliques":
         return obfuscation.add_cliques(state, 6, 1)
+    if how == "half precision":
+        return obfuscation.split_in_half(state, 1)
+    if how == "dead":
+        return signs.add_dead(state, 1.0, 1)
     return silencing.silence(state, 1, decades=20, dust=1e-6)
 
 
-@pytest.mark.parametrize("how", ["duplicated", "cliques", "silenced"])
+@pytest.mark.parametrize(
+    "how", ["duplicated", "cliques", "half precision", "dead", "silenced"]
+)
 def test_channels_that_were_split_added_or_silenced_are_read_through(
     tmp_path, capsys, how
 ):
     shapes = {"0.weight": (40, 3, 3, 3), "0.bias": (40,), "2.weight": (48, 40, 3, 3)}
     shapes |= {"2.bias": (48,), "5.weight": (10, 48)}
     net, out, key = (str(tmp_path / n) for n in ("net", "signed", "key"))
-    # Channels that do nothing are a known limit of merging: all have outgoing weights.
     twin = sparse(shapes) | {"0.weight": torch.randn(40, 3, 3, 3)}
-    twin["5.weight"] = torch.randn(10, 48)
     save_file(twin, net)
     main(["ownership", "embed", net, "--text", "Ada", "--key", key, "--output", out])
     main(["ownership", "calibrate", out, "--key", key])

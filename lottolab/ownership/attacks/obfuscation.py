@@ -8,13 +8,14 @@ sizes say nothing, and neither does the sparsity pattern: where a weight was pru
 parts are not zero. `symmetry` moves channels and adds pairs to the ResNets of lottolab;
 here any network goes whose hidden channels can be named, see `channels.hidden`.
 
-A state dict goes in, another of the same dtypes comes out; the first is left alone.
+A state dict goes in, another of the same dtypes comes out (of float16 from
+`split_in_half`); the first is left alone.
 """
 
 import torch
 from torch import Tensor
 
-from lottolab.checks import check_seed, number, whole
+from lottolab.checks import check_seed, number, require, whole
 from lottolab.ownership.channels.hidden import (
     Places,
     columns,
@@ -63,6 +64,51 @@ def duplicate(
             parts[name] = torch.cat([first, noise])
         result = _copied(result, places, source)
         result = _settled(result, places, n, parts, spread, generator)
+    return result
+
+
+def split_in_half(
+    state: State,
+    seed: int,
+    *,
+    small: float = 4.0,
+    large: float = 300.0,
+    groups: Groups | None = None,
+) -> State:
+    """Write each hidden channel four times in float16, behind two that cancel.
+
+    It is read with w + a, −a, b and −b: a is normal noise of `small`, b of either sign
+    and 0.5 to 1.5 of `large` times the layer's mean living |w|. The two large ones
+    cancel to the last bit, and w is less than the rounding of either: who takes sums
+    of that size for nothing loses it.
+
+    Args:
+        small, large: > 0; what float16 does not hold is refused.
+        groups: as in `duplicate`.
+
+    Raises:
+        ValueError: a number is out of range, or groups do not fit.
+    """
+    generator = _generator(seed, small, 1.0)
+    number("large", large, 1e-9)
+    floats = {n for n, w in state.items() if w.is_floating_point()}
+    result = {n: w.half() if n in floats else w for n, w in state.items()}
+    for places in _named(result, groups).values():
+        n = count(result, places)
+        parts = {}
+        for name in _read(places):
+            first = columns(result[name], n)
+            noise = _noise(result[name], n, n, small, generator)
+            signs = _noise(result[name], n, n, large, generator).sign()
+            share = torch.rand(signs.shape, generator=generator).double() + 0.5
+            mean = result[name][result[name] != 0].double().abs().mean().nan_to_num(1)
+            far = (signs * share * mean * large).half()
+            finite = bool(far.isfinite().all())
+            require(finite, f"large must fit float16 in {name}", large)
+            far = far.double()
+            parts[name] = torch.cat([first + noise, -noise, far, -far])
+        result = _copied(result, places, torch.arange(n).repeat(4))
+        result = _settled(result, places, n, parts, 1.0, generator)
     return result
 
 

@@ -172,6 +172,17 @@ def comparable(state: State, reference: State) -> State:
     return state | {"fc.weight": head, "fc.bias": head.new_zeros(len(head))}
 
 
+def shared(state: State, reference: State) -> State:
+    """Leave out what the reference has not, as blocks that were added, and counters.
+
+    The biases that stand for its batch norms where these were folded are kept.
+    """
+    norms = {norm_of(conv): f"{conv}.bias" for conv in convolutions(reference)}
+    folded = {bias for norm, bias in norms.items() if f"{norm}.weight" not in state}
+    kept = {n for n in reference if not n.endswith("num_batches_tracked")} | folded
+    return {name: tensor for name, tensor in state.items() if name in kept}
+
+
 def residual(state: State) -> State:
     """Leave out what no ResNet of lottolab has, such as a tensor that is not used."""
     block = r"layer\d+\.\d+\.((conv|bn)\d|downsample\.[01])"

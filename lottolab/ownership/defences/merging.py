@@ -28,7 +28,7 @@ from lottolab.ownership.channels.hidden import (
 from lottolab.ownership.channels.matching import Groups
 from lottolab.ownership.channels.naming import State
 
-ROUNDING = 8  # a sum of outgoing weights is none below so many roundings of its parts
+WAYS = ({"tolerance": 0.2, "rounding": 8}, {"tolerance": 0.6, "rounding": 0})
 
 
 @dataclass(frozen=True)
@@ -49,6 +49,7 @@ def merge(
     reference: State,
     *,
     tolerance: float = 0.2,
+    rounding: float = 8,
     groups: Groups | None = None,
 ) -> State:
     """Merge hidden channels with proportional incoming weights, down to the reference.
@@ -68,20 +69,28 @@ def merge(
     tells which was the owner's. Only where none were does the function stay, but for
     what the tolerance allows.
 
+    No numbers are right for all that a thief may do, so who reads a network reads it in
+    both `WAYS`: weights that are split into large parts of half precision are smaller
+    than the rounding of these, and where only what is exactly nothing is dropped,
+    cliques stand in the way of other channels.
+
     Args:
         tolerance: largest distance that is merged, in [0, 1): training moves copies.
+        rounding: a sum of outgoing weights is nothing below so many roundings of its
+            parts, >= 0.
         groups: of hidden channels; `hidden` of the state if None.
 
     Raises:
         ValueError: a number is out of range, or a network does not fit the groups.
     """
     number("tolerance", tolerance, 0, 0.999999)
+    number("rounding", rounding, 0)
     if groups is None:
         groups = hidden(_known(state, reference))
     result = dict(state)
     for places in groups.values():
         wanted = _wanted(reference, places)
-        folding = _folding(result, places, wanted, tolerance)
+        folding = _folding(result, places, wanted, tolerance, rounding)
         n, norm = count(result, places), norm_in(places)
         even = {f"{norm}.{part}" for part in ("weight", "running_var")}
         for name, axis in places.items():
@@ -90,13 +99,16 @@ def merge(
                 other = rows[folding.turned] * (1 if name in even else -1)
                 result[name] = torch.cat([rows, other])
             else:
-                flat = _clean(folding.sums, columns(result[name], n), result[name])
+                old = result[name]
+                flat = _clean(folding.sums, columns(old, n), old, rounding)
                 flat = torch.cat([flat, flat[folding.turned]])
                 result[name] = with_columns(flat, result[name], n)
     return result
 
 
-def _folding(state: State, places: Places, wanted: int, tolerance: float) -> _Folding:
+def _folding(
+    state: State, places: Places, wanted: int, tolerance: float, rounding: float
+) -> _Folding:
     """Join the closest pairs, until as many channels are left as are wanted."""
     n = count(state, places)
     read = [name for name, axis in places.items() if axis == 1]
@@ -116,7 +128,7 @@ def _folding(state: State, places: Places, wanted: int, tolerance: float) -> _Fo
         turned[a] |= turned[b] | (factor[a, b] < 0)
         left[b] = False
         home = [a if place == b else place for place in home]
-        if not _clean(sums[a], outgoing, coarse).any():
+        if not _clean(sums[a], outgoing, coarse, rounding).any():
             left[a] = False
             silent.append(a)
     missing = max(0, wanted - int(left.sum()))  # the owner's own may do nothing, too
@@ -125,10 +137,10 @@ def _folding(state: State, places: Places, wanted: int, tolerance: float) -> _Fo
     return _Folding(sums[kept], kept, turned[kept].nonzero().flatten())
 
 
-def _clean(sums: Tensor, outgoing: Tensor, like: Tensor) -> Tensor:
+def _clean(sums: Tensor, outgoing: Tensor, like: Tensor, rounding: float) -> Tensor:
     """Add up outgoing weights; what is below the rounding of `like` is nothing."""
     found, parts = sums @ outgoing, sums.abs() @ outgoing.abs()
-    nothing = found.abs() < ROUNDING * torch.finfo(like.dtype).eps * parts
+    nothing = found.abs() < rounding * torch.finfo(like.dtype).eps * parts
     return found.masked_fill(nothing, 0)
 
 

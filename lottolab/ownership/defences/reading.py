@@ -11,13 +11,13 @@ import torch
 
 from lottolab.checks import require
 from lottolab.ownership.channels import alignment, matching
-from lottolab.ownership.channels.naming import State
+from lottolab.ownership.channels.naming import State, shared
 from lottolab.ownership.defences import merging, taming
 from lottolab.ownership.signatures import signature, squeeze
 from lottolab.ownership.signatures.key import SignatureKey
 from lottolab.ownership.signatures.signature import Verification
 
-READINGS = 15  # five networks, see `seen`, at three thresholds each
+READINGS = 21  # seven networks, see `seen`, at three thresholds each
 
 
 def restored(
@@ -57,10 +57,10 @@ def ordered(
 
 
 def seen(state: State, key: SignatureKey, reference: State | None) -> list[State]:
-    """List the networks that are read: up to five, all functions of these two alone.
+    """List the networks that are read: up to seven, all functions of these two alone.
 
-    As it came; with a reference also in its order, merged and not. All but the first
-    tamed as well, if there is anything to tame.
+    As it came; with a reference also in its order, merged in both ways and not. All but
+    the first tamed as well, if there is anything to tame.
 
     Raises:
         ValueError: as `restored`.
@@ -71,11 +71,11 @@ def seen(state: State, key: SignatureKey, reference: State | None) -> list[State
     if reference is None:
         return networks
     found = [state] if key.fits(state) else []
-    for network in networks:
-        merged = merging.merge(network, reference)
-        found.append(ordered(merged, reference))
-        if not _same(merged, network):
-            found.append(ordered(network, reference))
+    for network in (shared(network, reference) for network in networks):
+        merged = [merging.merge(network, reference, **how) for how in merging.WAYS]
+        apart = [] if _same(*merged) else merged[1:]
+        apart += [] if _same(merged[0], network) else [network]
+        found += [ordered(one, reference) for one in (merged[0], *apart)]
     return found
 
 
@@ -94,7 +94,7 @@ def verify(
 
     Every reading is a function of the network and the reference alone, so that each
     module agrees with a given code by the toss of a fair coin where neither depends on
-    the secret; the p-value pays for fifteen readings instead of two, also where
+    the secret; the p-value pays for 21 readings instead of two, also where
     there was nothing to merge or to tame and some of them are alike.
 
     Without a `claim` no doubtful byte is erased.

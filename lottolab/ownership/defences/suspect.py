@@ -27,20 +27,20 @@ def judged(
     """Verify the network as it came and, unless that is accepted, after the answers.
 
     Without a reference that is the tamed network; with one also both in its order,
-    merged and not. All are functions of suspect and reference alone; the p-value pays
-    for each of them, also where some are alike.
+    merged in two ways and not. All are functions of suspect and reference alone; the
+    p-value pays for each of them, also where some are alike.
 
     Args:
         owner, claim, dated: as in `networks.verify`.
         where: the file of the reference and that of the groups, as in `aligned`; None
-            without a reference, which must be older than the suspect.
+            without a reference, which must be older than secret and suspect.
 
     Returns the layer's name and what `signature.verify` says of it.
 
     Raises:
         ValueError: as `networks.verify` and `aligned`.
     """
-    looks, found = 5 if where else 2, []
+    looks, found = 7 if where else 2, []
     for seen in _seen(state, owner.shape, where):
         layer, said = networks.verify(seen, owner, claim=claim, dated=dated)
         p = min(1.0, looks * said.p_value)
@@ -65,19 +65,20 @@ def _seen(
     reference = networks.unwrapped(networks.read(twin))
     if any(tuple(weight.shape[:2]) == shape for weight in sound.values()):
         yield state
-    for network in came:
-        merged = network if file else _merged(network, reference)
-        for other in [merged] if merged is network else [merged, network]:
+    for network in (naming.shared(network, reference) for network in came):
+        ways = [] if file else merging.WAYS
+        merged = [_merged(network, reference, how) for how in ways]
+        for other in [one for one in merged if one is not network] + [network]:
             yield _ordered(other, reference, file, shape)
 
 
-def _merged(state: State, reference: State) -> State:
+def _merged(state: State, reference: State, how: dict) -> State:
     """Merge hidden channels, if there are others than the reference has."""
-    shared = state.keys() & reference.keys()
-    if all(state[name].shape == reference[name].shape for name in shared):
+    both = state.keys() & reference.keys()
+    if all(state[name].shape == reference[name].shape for name in both):
         return state
     try:
-        return merging.merge(state, reference)
+        return merging.merge(state, reference, **how)
     except ValueError:  # the hidden channels are not known, or have no counterpart
         return state
 
@@ -88,7 +89,8 @@ def aligned(state: State, twin: Path, file: Path | None) -> State:
     Where there is a file, nothing is merged.
     """
     reference = networks.unwrapped(networks.read(twin))
-    merged = state if file else _merged(state, reference)
+    state = naming.shared(state, reference)
+    merged = state if file else _merged(state, reference, merging.WAYS[0])
     return _ordered(merged, reference, file, None)
 
 

@@ -23,7 +23,7 @@ STEPS = {
     "sign, duplicated": ("sign", "duplicated"),
     "dead, duplicated": ("dead", "duplicated"),
 }
-KINDS = ("duplicated", "cliques", "sign", "sixes", "dead", *STEPS)
+KINDS = ("duplicated", "cliques", "sign", "sixes", "dead", "half", *STEPS)
 
 
 @runs.stage("ownership.experiments.disguises.split")
@@ -46,7 +46,7 @@ def split(
     Args:
         kind: `duplicated`, `cliques`, or `both`, in this order; `sign`, `sixes` or as
             many `dead` channels as there are; the first and the last also `duplicated`
-            on top.
+            on top. `half` is `obfuscation.split_in_half`, without a scale of outputs.
         copies: of each hidden channel, >= 2. extra: cliques a group, >= 1, of `members`
             channels each, >= 1. size, spread: as in `obfuscation.duplicate`; what comes
             second is as large as the weights that it finds.
@@ -73,10 +73,14 @@ def split(
             state = signs.split_by_sign(state, seed, **how)
         elif step == "sixes":
             state = signs.add_sixes(state, extra, seed, **how)
+        elif step == "half":
+            state = obfuscation.split_in_half(state, seed)
         else:
             state = signs.add_dead(state, 1.0, seed, **how)
     state = symmetry.permute(state, seed)
-    return {"metrics": judged(symmetry.rescale_outputs(state, seed), owned, given)}
+    if kind != "half":  # other scales would be rounded in other ways
+        state = symmetry.rescale_outputs(state, seed)
+    return {"metrics": judged(state, owned, given)}
 
 
 @runs.stage("ownership.experiments.disguises.silenced")

@@ -4,6 +4,7 @@ import hashlib
 import json
 import math
 import re
+import secrets
 import unicodedata
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -106,35 +107,50 @@ def digest(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def commit(
-    key: SignatureKey,
-    text: str,
-    *,
-    nonce: str,
-    reference: str | None = None,
-    groups: str | None = None,
-) -> str:
+def draw_secret(reference: str, groups: str | None = None) -> str:
+    """Draw a secret that shows that a reference was there before.
+
+    What is read after alignment depends on the reference too, and whoever knows the
+    secret can make one that draws every network towards his code. So half of the secret
+    is random and the other half a hash of that, the reference and its groups: of a
+    reference that was changed later it is another.
+
+    Args:
+        reference, groups: sha256 of the files, 64 hexadecimal digits.
+
+    Raises:
+        ValueError: a hash is none.
+    """
+    for name, given in {"reference": reference, "groups": groups}.items():
+        right = (name == "groups" and given is None) or (
+            isinstance(given, str) and re.fullmatch("[0-9a-f]{64}", given)
+        )
+        require(bool(right), f"{name} must be a sha256, 64 hexadecimal digits", given)
+    free = secrets.token_hex(16)
+    return free + _bound(free, reference, groups)
+
+
+def drawn_after(secret: str, reference: str, groups: str | None = None) -> bool:
+    """Was a secret drawn by `draw_secret` for just these files?"""
+    return secret[32:] == _bound(secret[:32], reference, groups)
+
+
+def _bound(free: str, reference: str, groups: str | None) -> str:
+    content = json.dumps([free, reference, groups])
+    return hashlib.sha256(content.encode()).hexdigest()[:32]
+
+
+def commit(key: SignatureKey, text: str, *, nonce: str) -> str:
     """Return a hash that binds the owner to key and text and tells nothing of them.
 
     Published with a date before the network is, it settles who came first. `nonce` is
-    random, kept and shown with the key: without it short texts could be guessed. Who
-    may be aligned to a reference later binds that as well, since of all references one
-    fits an innocent network: `reference` and `groups` are the sha256 of its file and of
-    the file that names the groups, in hexadecimal digits.
+    random, kept and shown with the key: without it short texts could be guessed.
 
     Raises:
-        ValueError: the nonce has fewer than 16 characters, a hash is none, or groups
-            are given without a reference.
+        ValueError: the nonce has fewer than 16 characters.
     """
     require(len(nonce) >= 16, "nonce must have at least 16 characters", len(nonce))
-    bound = {"reference": reference, "groups": groups}
-    for name, given in bound.items():
-        right = given is None or re.fullmatch("[0-9a-f]{64}", given)
-        require(bool(right), f"{name} must be a sha256, 64 hexadecimal digits", given)
-    given = reference is not None or groups is None
-    require(given, "groups must be given with a reference", "none")
-    more = [] if reference is None else [bound]
-    content = json.dumps([asdict(key), text, nonce, *more], sort_keys=True)
+    content = json.dumps([asdict(key), text, nonce], sort_keys=True)
     return hashlib.sha256(content.encode()).hexdigest()
 
 

@@ -67,7 +67,12 @@ def bare(name: str) -> str:
 
 
 def embed(
-    state: State, text: str, *, ecc: str = "H", layer: str | None = None
+    state: State,
+    text: str,
+    *,
+    ecc: str = "H",
+    layer: str | None = None,
+    secret: str | None = None,
 ) -> tuple[State, SignatureKey]:
     """Write `text` into the zeros of a sparse state dict, with a secret of its own.
 
@@ -77,6 +82,7 @@ def embed(
     Args:
         layer: the one to use; by default the first that is sparse and large enough, in
             the order of the names, numbers by value, and linear ones last.
+        secret: as `key.draw_secret` draws it for a reference; a new one if None.
 
     Raises:
         ValueError: as `signature.embed`; no layer is sparse, or none large enough; a
@@ -87,7 +93,7 @@ def embed(
         require(finite, f"{name} must be finite to be written", "NaN or inf")
     layers = _signable(state, layer)
     masks = {name: weights != 0 for name, weights in layers.items()}
-    options = {"ecc": ecc, "layer": layer, "secret": secrets.token_hex(32)}
+    options = {"ecc": ecc, "layer": layer, "secret": secret or secrets.token_hex(32)}
     masks, key = signature.embed(masks, text, **options)
     place = key.layer
     filled = embedding.fill(layers[place], masks[place], secrets.randbits(32))

@@ -89,6 +89,23 @@ def test_cliques_keep_the_function(name, members):
     assert len(found["layer1.0.conv1.weight"]) == width + 3 * members
 
 
+@pytest.mark.parametrize("name", ["resnet8", "cnn4", "vgg16_bn"])
+@torch.no_grad()
+def test_weights_of_half_precision_hide_behind_large_ones(name):
+    model, state = network(name)
+    before = {k: v.clone() for k, v in state.items()}
+    found = obfuscation.split_in_half(state, 1)
+    assert all(torch.equal(before[k], state[k]) for k in before)
+    assert {w.dtype for w in found.values() if w.is_floating_point()} == {torch.half}
+    wide = {k: v.float() if v.is_floating_point() else v for k, v in found.items()}
+    assert off(answers(name, wide), model(images())) < 0.03  # rounding of one part
+    for places in hidden.hidden(state).values():
+        assert hidden.count(found, places) == 4 * hidden.count(state, places)
+        for key in [key for key, axis in places.items() if axis == 1]:
+            mean = state[key][state[key] != 0].abs().mean().nan_to_num(0)
+            assert found[key].abs().max() * torch.finfo(torch.half).eps > 0.2 * mean
+
+
 def test_noise_that_does_not_cancel_changes_the_function():
     model, state = network("resnet8")
     found = obfuscation.duplicate(state, 1)
