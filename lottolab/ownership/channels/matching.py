@@ -60,7 +60,7 @@ def chain(state: State) -> Groups:
     Layers follow each other in the order of their names, numbers by value. A tensor
     that fits no other, as one that is not used, is left out. Of a network that is no
     chain but whose shapes allow one, the groups come out too free: channels may then
-    not be found, but no p-value gets wrong, since the secret plays no part.
+    not be found, but no p-value gets wrong: they follow from the shapes alone.
 
     Raises ValueError where a layer does not take what the one before gives.
     """
