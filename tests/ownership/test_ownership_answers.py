@@ -47,7 +47,7 @@ def test_channels_that_are_split_or_added_cost_nothing_and_are_merged_again(kind
     found = disguises.split(kind=kind, **LOOKS | {"size": size}, **GIVEN)["metrics"]
     owned = signatures.signed(**GIVEN)["accuracy"]["test"]
     assert found["test_accuracy"] == pytest.approx(owned, abs=0.011)
-    assert found["logits changed"] < 1e-3 * size
+    assert found["logits changed"] < (1e-2 if kind == "half" else 1e-3 * size)
     assert (found["plain accepted"], found["plain decoded"]) == (0, 0)
     assert (found["answered accepted"], found["answered decoded"]) == (1, 1)
     assert found["answered modules"] > 0.95

@@ -113,14 +113,16 @@ def silenced(*, decades: float, dust: float, giants: int, spare: bool, **given) 
 def judged(state: State, owned: dict, given: dict) -> dict[str, float]:
     """Return what a disguise costs, and what three readers find.
 
-    `plain …` is read from the network as it is (nothing where the shape is another),
-    `aligned …` after alignment to the unsigned twin, `answered …` by
-    `defences.reading.verify`: tamed, merged and aligned, and without each of these. For
-    each `modules`, `accepted` and `decoded` as in `signatures.white_box`.
+    It is run in float32, whatever its numbers are kept in. `plain …` is read from the
+    network as it is (nothing where the shape is another), `aligned …` after alignment
+    to the unsigned twin, `answered …` by `defences.reading.verify`: tamed, merged and
+    aligned, and without each of these. For each `modules`, `accepted` and `decoded` as
+    in `signatures.white_box`.
     """
     setting = signatures.setting(given)
-    metrics = thief.described(state, owned, **setting)
-    metrics["logits changed"] = changed(state, owned["weights"], **setting)
+    run = {n: w.float() if w.is_floating_point() else w for n, w in state.items()}
+    metrics = thief.described(run, owned, **setting)
+    metrics["logits changed"] = changed(run, owned["weights"], **setting)
     return metrics | readers(state, owned, given)
 
 
