@@ -1,20 +1,64 @@
 """Numbers that are typed into prose, held against what their page shows.
 
 A rerun changes tables and figures, and leaves sentences. `typed` finds the numbers in
-these, `sources` those that a page shows; `adrift` is what is left over.
+these, `sources` those that a page shows; `adrift` is what is left over, and `moved` what
+a rerun has left behind though the same number stands somewhere else.
 """
 
 from pathlib import Path
 
 import nbformat
 
-from lottolab.pages.prose import sources, typed
+from lottolab.pages.prose import sources
+from lottolab.pages.prose.typed import Typed, numbers
+
+FORMAT = 4
 
 
-def adrift(path: Path) -> list[typed.Typed]:
-    """Return the numbers in a page's prose that no output of the page contains."""
-    shown = sources.of_page(path)
-    cells = nbformat.read(path, as_version=4).cells
-    texts = [cell.source for cell in cells if cell.cell_type == "markdown"]
-    found = [number for text in texts for number in typed.numbers(text)]
-    return [number for number in found if not shown.holds(number)]
+def of(page: nbformat.NotebookNode) -> list[Typed]:
+    """Return the numbers in a notebook's prose, captions and alternative texts."""
+    return [number for text in _texts(page) for number in numbers(text)]
+
+
+def _texts(page: nbformat.NotebookNode) -> list[str]:
+    texts = []
+    for cell in page.cells:
+        if cell.cell_type == "markdown":
+            texts.append(cell.source)
+        told = cell.metadata.get("mystnb", {})
+        texts += [told.get("figure", {}).get("caption", "")]
+        texts += [told.get("image", {}).get("alt", "")]
+    return texts
+
+
+def adrift(path: Path) -> list[Typed]:
+    """Return the numbers in a page's prose that no output of the page contains.
+
+    Of a page without outputs (`.md`) only the paragraphs that name a source are read.
+
+    Raises:
+        ValueError: a mark of a source names none.
+    """
+    if path.suffix == ".md":
+        found = list(numbers(path.read_text("utf-8")))
+        return [n for n in found if sources.named(n.paragraph) and not _is_named(n)]
+    page = nbformat.read(path, as_version=FORMAT)
+    shown = sources.of_page(page, path.stem)
+    return [n for n in of(page) if not shown.holds(n) and not _is_named(n)]
+
+
+def _is_named(number: Typed) -> bool:
+    """Say whether a source that the number's paragraph names has it, or is believed."""
+    return any(s is None or s.holds(number) for s in sources.named(number.paragraph))
+
+
+def moved(before: nbformat.NotebookNode, after: nbformat.NotebookNode) -> list[Typed]:
+    """Return the numbers in a page's prose that stand nowhere any more where they did.
+
+    With hundreds of numbers on a page, one of two digits stands there by chance as often
+    as not. A number of which each row that had it (of the same cell) has another now
+    is out of date, although `adrift` finds it elsewhere.
+    """
+    old, new = sources.of_page(before), sources.of_page(after)
+    found = [(n, old.places(n)) for n in of(after) if not new.was_given(n)]
+    return [n for n, places in found if places and not places & new.places(n)]

@@ -1,80 +1,148 @@
 """Read the numbers that a page of the book shows, or was given.
 
-They are those of its outputs, of its code (parameters and constants), of its scales'
-files, and of its paper: the entries of `data/papers` and what the claims say. A caption
-is typed as prose is, and no source. What only a picture shows is none either: a table
-has to say it.
+They are those of its outputs and, to the letter, those of its code (parameters and
+constants) and of its scales' files. A caption is typed as prose is, and no source. What
+only a picture shows is none either: a table has to say it.
 """
 
 import html
 import re
-from bisect import bisect_left
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from functools import cache
 from pathlib import Path
 
 import nbformat
 
+from lottolab.checks import require
 from lottolab.pages.parameters import BOOK
 from lottolab.pages.prose.typed import Typed
-from lottolab.truth import claims_file
 
 ROOT = BOOK.parent
 UNSEEN = {"remove-cell", "remove-output"}  # tags of cells whose outputs no page shows
+Place = tuple[str, int, int]  # a cell, a row of its outputs, a number of the row
+Reading = tuple[float, ...]  # a number and, where it may be a share, its percentage
 _NUMBER = re.compile(
-    r"(?<![\w.])(\d{1,3}(?:,\d{3})+(?:\.\d+)?|\d*\.?\d+)(e[-+]?\d+)?(?![\w.]?\d|[a-zA-Z_])"
-    r"( ?%)?"
+    r"(?<![\w.])(\d{1,3}(?:,\d{3})+(?:\.\d+)?|\d*\.?\d+)(e[-+]?\d+)?"
+    r"(?![\w.]?\d|[a-zA-Z_])( ?%)?"
 )
 _UNREAD = re.compile(r"<(script|style)\b.*?</\1>|<[^<>]*>", re.DOTALL)
+_ROW = re.compile(r"</(?:tr|p|div|li)>")
+_LINK = re.compile(r"\]\((\w+)\.ipynb[)#]")
+_MARK = re.compile(r"<!-- *from: *(.*?) *-->", re.DOTALL)
 
 
-class Numbers:
-    """Numbers that are there; `holds` says whether a typed one is among them."""
+class Shown:
+    """The numbers of a page's outputs by their rows, and those that it was given."""
 
-    def __init__(self, texts: Iterator[str] | list[str]):
-        """Read the numbers in texts; a percentage is a share, too."""
-        found = [m for text in texts for m in _NUMBER.finditer(text.replace("−", "-"))]
-        values = [float(m[1].replace(",", "") + (m[2] or "")) for m in found]
-        shares = [v / 100 for v, m in zip(values, found, strict=True) if m[3]]
-        self.values = sorted({*values, *shares})
-        self.percents = sorted({100 * value for value in self.values if value <= 1})
+    def __init__(self, rows: dict[tuple[str, int], str], given: Iterable[str] = ()):
+        """Read them in the rows' texts, and in other texts."""
+        self.rows = {place: read(text) for place, text in rows.items()}
+        self.given = {round(v, 9) for text in given for r in read(text) for v in r}
+
+    def places(self, typed: Typed) -> set[Place]:
+        """Return where the number stands or, of an interval, its first number.
+
+        All numbers of an interval must stand in one row.
+        """
+        return {
+            (*place, i)
+            for place, row in self.rows.items()
+            if all(any(_holds(r, part, typed.shares) for r in row) for part in typed.parts)
+            for i, reading in enumerate(row)
+            if _holds(reading, typed.parts[0], typed.shares)
+        }
+
+    def was_given(self, typed: Typed) -> bool:
+        """Say whether a number is, to the letter, one that the page was given."""
+        return all(round(value, 9) in self.given for value, _ in typed.parts)
 
     def holds(self, typed: Typed) -> bool:
-        """Say whether a number, or as a percentage a share, rounds to the typed one."""
-        lists = [self.values, *([self.percents] if typed.shares else [])]
-        reach = typed.unit / 2 * (1 + 1e-6)
-        return any(
-            place < len(numbers) and numbers[place] <= typed.value + reach
-            for numbers in lists
-            for place in [bisect_left(numbers, typed.value - reach)]
-        )
+        """Say whether a number was given, or stands somewhere."""
+        return self.was_given(typed) or bool(self.places(typed))
 
 
-def of_page(path: Path) -> Numbers:
-    """Return the numbers that a page shows in its outputs, or was given."""
-    page = nbformat.read(path, as_version=4)
-    code = [cell for cell in page.cells if cell.cell_type == "code"]
-    texts = [cell.source for cell in code]
-    for cell in code:
+def read(text: str) -> list[Reading]:
+    """Return the numbers in a text without their signs.
+
+    >>> read("84.5% [-0.12, 1,500]")
+    [(84.5, 0.845), (0.12, 12.0), (1500.0,)]
+    """
+    readings = []
+    for found in _NUMBER.finditer(text.replace("−", "-")):
+        value = float(found[1].replace(",", "") + (found[2] or ""))
+        if found[3]:
+            readings.append((value, value / 100))
+        else:
+            readings.append((value, 100 * value) if value <= 1 else (value,))
+    return readings
+
+
+def _holds(reading: Reading, part: tuple[float, float], shares: bool) -> bool:
+    """Say whether a number rounds to a typed one; percentages where percent is meant."""
+    value, unit = part
+    own, *other = reading
+    allowed = [own, *(o for o in other if shares or o < own)]
+    return any(abs(v - value) <= unit / 2 * (1 + 1e-6) for v in allowed)
+
+
+def of_page(page: nbformat.NotebookNode, name: str = "") -> Shown:
+    """Return the numbers that a notebook shows in its outputs, or was given.
+
+    Args:
+        name: the page's, to find its scales' files by.
+    """
+    rows, given = {}, [p.read_text("utf-8") for p in BOOK.glob(f"scales/*/{name}.yaml")]
+    for cell in page.cells:
+        if cell.cell_type != "code":
+            continue
+        given.append(cell.source)
         if not UNSEEN & set(cell.metadata.get("tags", [])):
-            texts += outputs(cell)
-    files = [*BOOK.glob(f"scales/*/{path.stem}.yaml")]
-    files += ROOT.glob(f"data/papers/{path.stem}.csv")
-    texts += [file.read_text(encoding="utf-8") for file in files]
-    return Numbers([*texts, *_claims(path.stem)])
+            for i, text in enumerate(outputs(cell)):
+                if text.startswith("```"):  # code that is shown
+                    given.append(text)
+                else:
+                    rows[cell.get("id", ""), i] = text
+    return Shown(rows, given)
 
 
-def outputs(cell) -> Iterator[str]:
-    """Yield the texts of a cell's outputs as a reader sees them."""
+def outputs(cell: nbformat.NotebookNode) -> Iterator[str]:
+    """Yield the rows of a cell's outputs as a reader sees them; code is one row."""
     for output in cell.outputs:
-        yield output.get("text", "")
         data = output.get("data", {})
-        for kind in ("text/html", "text/markdown", "text/plain"):
-            if kind in data:
-                yield html.unescape(_UNREAD.sub(" ", "".join(data[kind])))
-                break
+        if "text/html" in data:
+            rows = _ROW.split(re.sub(r"\s+", " ", data["text/html"]))
+            yield from (html.unescape(_UNREAD.sub(" ", row)) for row in rows)
+        elif "image/png" not in data:
+            text = data.get("text/markdown", data.get("text/plain", ""))
+            text += output.get("text", "")
+            yield from [text] if text.startswith("```") else text.splitlines()
 
 
-def _claims(chapter: str) -> Iterator[str]:
-    for claim in claims_file.load():
-        if claim.chapter == chapter:
-            yield f"{claim.statement} {claim.paper} {claim.tests} {claim.given}"
+def named(paragraph: str) -> list[Shown | None]:
+    """Return the sources that a paragraph names: pages that it links to, and marks.
+
+    A mark is `<!-- from: NAME, NAME -->`. A name is a page of the book, or a file of the
+    project: in pages and tables (`data/results/throughput.csv`) the numbers must stand,
+    a program (`benchmarks/bench_masks.py`) is believed, as is a key of the references,
+    and None in the list.
+
+    Raises:
+        ValueError: a mark's name is none of these.
+    """
+    names = _LINK.findall(paragraph)
+    for mark in _MARK.findall(paragraph):
+        names += re.split(r"\s*,\s*", mark)
+    return [_source(name) for name in names]
+
+
+@cache
+def _source(name: str) -> Shown | None:
+    page, file = BOOK / f"{name}.ipynb", ROOT / name
+    if page.is_file():
+        return of_page(nbformat.read(page, as_version=4), name)
+    if file.is_file() and file.suffix == ".csv":
+        return Shown(dict(enumerate(file.read_text("utf-8").splitlines())))
+    cited = f"{{{name}," in (BOOK / "references.bib").read_text("utf-8")
+    what = "a mark <!-- from: NAME --> must name a page of the book, a file or a reference"
+    require(name and (file.is_file() or cited), what, name)
+    return None

@@ -17,6 +17,11 @@ _NUMBER = re.compile(
     rf"(?<![\w.,/^_~×])(?<![^\W\d]-)({NUMBER})"
     r"(?!\w|[.,]?\d|[/^⁻]\w?|×\s?\d|-(?:bit|pixel|digit))"
 )
+_UNITS = r"%|percent\b|points?\b|times\b|×|x\b|fold\b"
+_INTERVAL = re.compile(
+    rf"(?:(?<![\w.,/^-])({NUMBER})(?: ?{_UNITS})?[^\d.;:()¤]{{0,30}})?"
+    rf"\([-+]?({NUMBER}) to [-+]?({NUMBER})\)"
+)
 _BLANKED = [
     re.compile(pattern, re.MULTILINE | re.DOTALL)
     for pattern in (
@@ -38,12 +43,12 @@ _BLANKED = [
     )
 ]
 _PARAGRAPH = re.compile(r"\n[ \t]*\n|\n(?= *(?:[-*]|\d+\.) )|\n(?=\|)|\n(?=:::)")
-_SENTENCE = re.compile(r"(?<=[.!?:])[\"”)*]*\s+(?=[\"“(*\[{`$A-Z0-9−-])")
+_SENTENCE = re.compile(r"(?<=[.!?])[\"”)*]*\s+(?=[\"“(*\[{`$A-Z0-9−-])")
 _CLAUSE = re.compile(r"[;:()—]|, |\. ")
 _OTHERS = re.compile(r"\bpapers?\b|\{cite|§|\b(?:Table|Figure)s? \d|\bet al\b", re.I)
 _UNIT = re.compile(
     rf"(?:(?: ?[-–] ?|, | to | and | or | against | of )-?(?:{NUMBER}))*\s?"
-    r"(%|percent\b|points?\b|times\b|×|x\b|fold\b)"
+    rf"(?:{_UNITS})"
 )
 _PARTS = re.compile(r"%|\bpercent|\bpoints?\b|\bhundredths?\b")
 _FACTORS = {"thousand": 1e3, "million": 1e6, "billion": 1e9}
@@ -51,15 +56,15 @@ _FACTORS = {"thousand": 1e3, "million": 1e6, "billion": 1e9}
 
 @dataclass(frozen=True)
 class Typed:
-    """A number of a page's prose.
+    """A number of a page's prose, or an interval with its estimate.
 
-    `value` is without its sign, which prose turns around (a loss of 2 is a −2); `unit`
-    is that of its last typed place; `shares` says that its sentence speaks of percent.
+    `parts` are its numbers, each with the unit of its last typed place, and without
+    signs, which prose turns around (a loss of 2 is a −2). `shares` says that its
+    sentence speaks of percent, `paragraph` is what a mark of its source stands in.
     """
 
     text: str
-    value: float
-    unit: float
+    parts: tuple[tuple[float, float], ...]
     shares: bool
     sentence: str
     paragraph: str
@@ -68,20 +73,31 @@ class Typed:
 def numbers(markdown: str) -> Iterator[Typed]:
     """Yield the numbers of a markdown text that look measured, in their order."""
     plain = _blanked(markdown)
-    ends = [m.end() for m in _PARAGRAPH.finditer(markdown)]
-    for start, end in zip([0, *ends], [*ends, len(markdown)], strict=True):
+    for start, end in _pieces(_PARAGRAPH, markdown):
         paragraph, rest = markdown[start:end], plain[start:end]
         for a, b in _pieces(_SENTENCE, rest):
-            sentence = " ".join(paragraph[a:b].split())
-            shares = bool(_PARTS.search(paragraph[a:b]))
-            for found in _NUMBER.finditer(rest, a, b):
-                if not _is_others(paragraph, rest, found) and _looks(rest, found):
-                    value, unit = _read(found[1], rest[found.end() :])
-                    yield Typed(found[1], value, unit, shares, sentence, paragraph)
+            for found in _found(rest, a, b):
+                if not _is_others(paragraph, rest, found.start(1)):
+                    text = " ".join(paragraph[found.start() : found.end()].split())
+                    said = " ".join(paragraph[a:b].split())
+                    shares = bool(_PARTS.search(said))
+                    yield Typed(text, _parts(found), shares, said, paragraph)
+
+
+def _found(text: str, start: int, end: int) -> Iterator[re.Match]:
+    """Yield what looks measured between two places: intervals, and other numbers."""
+    taken = start
+    for found in [*_INTERVAL.finditer(text, start, end), None]:
+        upto = found.start() if found else end
+        singles = _NUMBER.finditer(text, taken, end)
+        yield from (m for m in singles if m.start() < upto and _looks(text, m))
+        if found:
+            yield found
+            taken = found.end()
 
 
 def _blanked(text: str) -> str:
-    """Return the text with a stop in place of each sign that is not checked."""
+    """Return the text with a sign that is none for each that is not checked."""
     text = text.replace("−", "-").replace("\u202f", " ").replace("\xa0", " ")
     for pattern in _BLANKED:
         text = pattern.sub(lambda m: re.sub(r"[^\n]", "¤", m[0]), text)
@@ -93,29 +109,31 @@ def _pieces(separator: re.Pattern, text: str) -> list[tuple[int, int]]:
     return list(zip([0, *ends], [*ends, len(text)], strict=True))
 
 
-def _is_others(paragraph: str, rest: str, found: re.Match) -> bool:
+def _is_others(paragraph: str, rest: str, place: int) -> bool:
     """Say whether a number's clause tells what the paper, or another, has found."""
     for a, b in _pieces(_CLAUSE, rest):
-        if a <= found.start() < b:
+        if a <= place < b:
             return bool(_OTHERS.search(paragraph, a, b))
     return False
 
 
-def _looks(rest: str, found: re.Match) -> bool:
+def _looks(text: str, found: re.Match) -> bool:
     """Say whether a number looks measured, and does not only count a few things."""
     whole = found[1].isdigit() and int(found[1]) <= MOST_COUNTED
-    return not whole or bool(_UNIT.match(rest, found.end()))
+    return not whole or bool(_UNIT.match(text, found.end()))
 
 
-def _read(digits: str, after: str) -> tuple[float, float]:
-    """Return a number's value, and the unit of its last place that tells something.
+def _parts(found: re.Match) -> tuple[tuple[float, float], ...]:
+    """Return each number's value, and the unit of its last place that tells something.
 
     Whole numbers are round at two digits or fewer: 4,000 is what rounds to hundreds.
     """
-    plain = digits.replace(",", "")
-    _, point, decimals = plain.partition(".")
-    zeros = 0 if point else min(len(plain) - len(plain.rstrip("0")), len(plain) - 2)
-    unit = 10.0 ** (max(zeros, 0) if not point else -len(decimals))
-    word = re.match(r"\s?(thousand|million|billion)\b", after)
+    word = re.match(r"\s?(thousand|million|billion)\b", found.string[found.end() :])
     factor = _FACTORS[word[1]] if word else 1.0
-    return float(plain) * factor, unit * factor
+    parts = []
+    for digits in (group.replace(",", "") for group in found.groups() if group):
+        _, point, decimals = digits.partition(".")
+        zeros = min(len(digits) - len(digits.rstrip("0")), max(0, len(digits) - 2))
+        unit = 10.0 ** (-len(decimals) if point else zeros)
+        parts.append((float(digits) * factor, unit * factor))
+    return tuple(parts)
