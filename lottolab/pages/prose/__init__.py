@@ -1,14 +1,16 @@
 """Numbers that are typed into prose, held against what their page shows.
 
 A rerun changes tables and figures, and leaves sentences. `typed` finds the numbers in
-these, `sources` those that a page shows; `adrift` is what is left over, and `moved` what
-a rerun has left behind though the same number stands somewhere else.
+these, `sources` those that a page shows; `adrift` is what is left over, and `moved`
+what a rerun has left behind though the same number stands elsewhere. `report` says it.
 """
 
+import subprocess
 from pathlib import Path
 
 import nbformat
 
+from lottolab.checks import require
 from lottolab.pages.prose import sources
 from lottolab.pages.prose.typed import Typed, numbers
 
@@ -55,10 +57,43 @@ def _is_named(number: Typed) -> bool:
 def moved(before: nbformat.NotebookNode, after: nbformat.NotebookNode) -> list[Typed]:
     """Return the numbers in a page's prose that stand nowhere any more where they did.
 
-    With hundreds of numbers on a page, one of two digits stands there by chance as often
-    as not. A number of which each row that had it (of the same cell) has another now
-    is out of date, although `adrift` finds it elsewhere.
+    With hundreds of numbers on a page, one of two digits stands there by chance more
+    often than not. What each place that had it (of the same cell and row) has lost is
+    out of date, although `adrift` finds it elsewhere.
     """
     old, new = sources.of_page(before), sources.of_page(after)
     found = [(n, old.places(n)) for n in of(after) if not new.was_given(n)]
     return [n for n, places in found if places and not places & new.places(n)]
+
+
+def report(path: Path, before: str | None = None) -> list[str]:
+    """Return a line for each number of a page that is adrift, with its sentence.
+
+    Args:
+        before: the text of the notebook as it was; then also for those that moved.
+    """
+    gone = adrift(path)
+    lines = [f"{path.stem}: not on the page: {_told(n)}" for n in gone]
+    if before is not None and path.suffix == ".ipynb":
+        pages = nbformat.reads(before, FORMAT), nbformat.read(path, FORMAT)
+        there = [n for n in moved(*pages) if n not in gone]
+        lines += [f"{path.stem}: not where it was: {_told(n)}" for n in there]
+    return lines
+
+
+def committed(path: Path, commit: str) -> str:
+    """Return the text of a page as it was at a commit.
+
+    Raises:
+        ValueError: git knows no such commit, or it has no such page.
+    """
+    what = f"{commit}:./{path.name}"
+    git = ["git", "-C", str(path.parent), "show", "--end-of-options", what]
+    found = subprocess.run(git, capture_output=True, text=True, encoding="utf-8")
+    allowed = f"--since must be a commit of git's that has {path.name}"
+    require(found.returncode == 0, allowed, commit)
+    return found.stdout
+
+
+def _told(number: Typed) -> str:
+    return f"{number.text} | {number.sentence}"

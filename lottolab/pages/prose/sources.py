@@ -9,15 +9,13 @@ import html
 import re
 from collections.abc import Iterable, Iterator
 from functools import cache
-from pathlib import Path
 
 import nbformat
 
 from lottolab.checks import require
-from lottolab.pages.parameters import BOOK
+from lottolab.pages import parameters
 from lottolab.pages.prose.typed import Typed
 
-ROOT = BOOK.parent
 UNSEEN = {"remove-cell", "remove-output"}  # tags of cells whose outputs no page shows
 Place = tuple[str, int, int]  # a cell, a row of its outputs, a number of the row
 Reading = tuple[float, ...]  # a number and, where it may be a share, its percentage
@@ -44,13 +42,12 @@ class Shown:
 
         All numbers of an interval must stand in one row.
         """
-        return {
-            (*place, i)
-            for place, row in self.rows.items()
-            if all(any(_holds(r, part, typed.shares) for r in row) for part in typed.parts)
-            for i, reading in enumerate(row)
-            if _holds(reading, typed.parts[0], typed.shares)
-        }
+        found = set()
+        for place, row in self.rows.items():
+            held = [_held(row, part, typed.shares) for part in typed.parts]
+            if all(held):
+                found |= {(*place, i) for i in held[0]}
+        return found
 
     def was_given(self, typed: Typed) -> bool:
         """Say whether a number is, to the letter, one that the page was given."""
@@ -77,12 +74,15 @@ def read(text: str) -> list[Reading]:
     return readings
 
 
-def _holds(reading: Reading, part: tuple[float, float], shares: bool) -> bool:
-    """Say whether a number rounds to a typed one; percentages where percent is meant."""
+def _held(row: list[Reading], part: tuple[float, float], shares: bool) -> list[int]:
+    """Return which numbers of a row round to a typed one.
+
+    A share counts as its percentage only where percent is meant.
+    """
     value, unit = part
-    own, *other = reading
-    allowed = [own, *(o for o in other if shares or o < own)]
-    return any(abs(v - value) <= unit / 2 * (1 + 1e-6) for v in allowed)
+    reach = unit / 2 * (1 + 1e-6)
+    allowed = [[v for v in r if shares or v <= r[0]] for r in row]
+    return [i for i, r in enumerate(allowed) if any(abs(v - value) <= reach for v in r)]
 
 
 def of_page(page: nbformat.NotebookNode, name: str = "") -> Shown:
@@ -91,7 +91,8 @@ def of_page(page: nbformat.NotebookNode, name: str = "") -> Shown:
     Args:
         name: the page's, to find its scales' files by.
     """
-    rows, given = {}, [p.read_text("utf-8") for p in BOOK.glob(f"scales/*/{name}.yaml")]
+    scales = parameters.BOOK.glob(f"scales/*/{name}.yaml")
+    rows, given = {}, [scale.read_text("utf-8") for scale in scales]
     for cell in page.cells:
         if cell.cell_type != "code":
             continue
@@ -121,10 +122,9 @@ def outputs(cell: nbformat.NotebookNode) -> Iterator[str]:
 def named(paragraph: str) -> list[Shown | None]:
     """Return the sources that a paragraph names: pages that it links to, and marks.
 
-    A mark is `<!-- from: NAME, NAME -->`. A name is a page of the book, or a file of the
-    project: in pages and tables (`data/results/throughput.csv`) the numbers must stand,
-    a program (`benchmarks/bench_masks.py`) is believed, as is a key of the references,
-    and None in the list.
+    A mark is `<!-- from: NAME, NAME -->`. In a page of the book, and in a table of the
+    project (`data/results/throughput.csv`), the numbers must stand. Another file
+    (`benchmarks/bench_masks.py`), or a key of the references, is believed: None.
 
     Raises:
         ValueError: a mark's name is none of these.
@@ -137,12 +137,15 @@ def named(paragraph: str) -> list[Shown | None]:
 
 @cache
 def _source(name: str) -> Shown | None:
-    page, file = BOOK / f"{name}.ipynb", ROOT / name
+    book = parameters.BOOK
+    page, file = book / f"{name}.ipynb", book.parent / name
     if page.is_file():
         return of_page(nbformat.read(page, as_version=4), name)
     if file.is_file() and file.suffix == ".csv":
         return Shown(dict(enumerate(file.read_text("utf-8").splitlines())))
-    cited = f"{{{name}," in (BOOK / "references.bib").read_text("utf-8")
-    what = "a mark <!-- from: NAME --> must name a page of the book, a file or a reference"
+    cited = f"{{{name}," in (book / "references.bib").read_text("utf-8")
+    what = (
+        "a mark <!-- from: NAME --> must name a page of the book, a file or a reference"
+    )
     require(name and (file.is_file() or cited), what, name)
     return None

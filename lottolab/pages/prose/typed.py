@@ -42,7 +42,9 @@ _BLANKED = [
         r"95 ?%(?=,? (?:confidence )?(?:intervals?|bounds?|limits?))",
     )
 ]
-_PARAGRAPH = re.compile(r"\n[ \t]*\n|\n(?= *(?:[-*]|\d+\.) )|\n(?=\|)|\n(?=:::)")
+_PARAGRAPH = re.compile(
+    r"\n[ \t]*\n|\n(?= *(?:[-*]|\d+\.) )|\n(?=\||:::)|^:.*\n", re.MULTILINE
+)
 _SENTENCE = re.compile(r"(?<=[.!?])[\"”)*]*\s+(?=[\"“(*\[{`$A-Z0-9−-])")
 _CLAUSE = re.compile(r"[;:()—]|, |\. ")
 _OTHERS = re.compile(r"\bpapers?\b|\{cite|§|\b(?:Table|Figure)s? \d|\bet al\b", re.I)
