@@ -110,12 +110,14 @@ def numbers(
     ] = None,
 ) -> None:
     """Print each number in a page's prose that no output of the page contains."""
-    from lottolab.pages import parameters, prose
+    from lottolab.pages import parameters
 
     book = [*parameters.BOOK.glob("*.ipynb"), *parameters.BOOK.glob("*.md")]
     paths = {path.stem: path for path in sorted(book)}
     for name in pages or []:
         checks.one_of("the page", name, paths)
+    from lottolab.pages import prose
+
     for path in [paths[name] for name in pages or paths]:
         before = prose.committed(path, since) if since else None
         for line in prose.report(path, before):

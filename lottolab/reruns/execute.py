@@ -227,7 +227,7 @@ def _replace(path: Path, page: nbformat.NotebookNode) -> None:
     before = path.read_text("utf-8") if path.is_file() else None
     with files.replacing(path) as new:
         nbformat.write(page, new)
-    for line in prose.report(path, before):
+    for line in prose.left_behind(path, before):
         print(line, flush=True)
 
 

@@ -81,6 +81,14 @@ def report(path: Path, before: str | None = None) -> list[str]:
     return lines
 
 
+def left_behind(path: Path, before: str | None) -> list[str]:
+    """Return the `report` on a page that was written, or the line that refuses one."""
+    try:
+        return report(path, before)
+    except ValueError as error:
+        return [f"{path.stem}: {error}"]
+
+
 def committed(path: Path, commit: str) -> str:
     """Return the text of a page as it was at a commit.
 

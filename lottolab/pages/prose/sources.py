@@ -142,10 +142,9 @@ def _source(name: str) -> Shown | None:
     if page.is_file():
         return of_page(nbformat.read(page, as_version=4), name)
     if file.is_file() and file.suffix == ".csv":
-        return Shown(dict(enumerate(file.read_text("utf-8").splitlines())))
+        lines = file.read_text("utf-8").splitlines()
+        return Shown({("", i): line for i, line in enumerate(lines)})
     cited = f"{{{name}," in (book / "references.bib").read_text("utf-8")
-    what = (
-        "a mark <!-- from: NAME --> must name a page of the book, a file or a reference"
-    )
-    require(name and (file.is_file() or cited), what, name)
+    what = "<!-- from: NAME --> must name a page of the book, a file or a reference"
+    require(file.is_file() or cited, what, repr(name))
     return None

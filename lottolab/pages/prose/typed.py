@@ -15,11 +15,11 @@ NUMBER = r"\d{1,3}(?:,\d{3})+(?:\.\d+)?|\d+(?:\.\d+)?"
 _SEVERAL = rf"(?:{NUMBER})(?:(?:, | ?[-–] ?| and | or | to |, and )(?:{NUMBER}))*"
 _NUMBER = re.compile(
     rf"(?<![\w.,/^_~×])(?<![^\W\d]-)({NUMBER})"
-    r"(?!\w|[.,]?\d|[/^⁻]\w?|×\s?\d|-(?:bit|pixel|digit))"
+    r"(?!(?!x\b)\w|[.,]?\d|[/^⁻]\w?|×\s?\d|-(?:bit|pixel|digit))"
 )
 _UNITS = r"%|percent\b|points?\b|times\b|×|x\b|fold\b"
 _INTERVAL = re.compile(
-    rf"(?:(?<![\w.,/^-])({NUMBER})(?: ?{_UNITS})?[^\d.;:()¤]{{0,30}})?"
+    rf"(?:(?<![\w.,/^-])[-+]?({NUMBER})(?: ?{_UNITS})?[^\d.;:()¤]{{0,30}})?"
     rf"\([-+]?({NUMBER}) to [-+]?({NUMBER})\)"
 )
 _BLANKED = [
@@ -47,7 +47,9 @@ _PARAGRAPH = re.compile(
 )
 _SENTENCE = re.compile(r"(?<=[.!?])[\"”)*]*\s+(?=[\"“(*\[{`$A-Z0-9−-])")
 _CLAUSE = re.compile(r"[;:()—]|, |\. ")
-_OTHERS = re.compile(r"\bpapers?\b|\{cite|§|\b(?:Table|Figure)s? \d|\bet al\b", re.I)
+_OTHERS = re.compile(
+    r"\bpapers?\b(?!['’])|\{cite|§|\b(?:Table|Figure)s? \d|\bet al\b", re.IGNORECASE
+)
 _UNIT = re.compile(
     rf"(?:(?: ?[-–] ?|, | to | and | or | against | of )-?(?:{NUMBER}))*\s?"
     rf"(?:{_UNITS})"
