@@ -134,7 +134,7 @@ def adrift(book, text, *outputs, **more):
         "The dense network has 86.05 %, or 86 %, or 86.1 %.",
         "As a share it is 0.86.",
         "The AUC is 0.773, or 77.3 %.",
-        "It takes 0.2 points (−1.0 to 1.5).",
+        "It takes 0.2 points (−1.0 to 1.5), or costs −0.2 (−1.5 to 1.0).",
         "It loses 1.5 to 1.0 points.",
         "Of about 1,100 there are 1,115, in 13 runs.",
         "The rate is 0.3, which is 30 % of all, and the paper's epochs are 182.",
@@ -156,6 +156,7 @@ def test_a_number_that_a_table_shows_is_accepted(book, text):
         ("The rate is 0.31, and 0.", ["0.31"]),
         ("It takes 0.2 points (−1.1 to 1.5).", ["0.2 points (−1.1 to 1.5)"]),
         ("It takes 86.1 % (−1.0 to 1.5).", ["86.1 % (−1.0 to 1.5)"]),  # another row
+        ("It takes 1.0 points (0.2 to 1.5).", ["1.0 points (0.2 to 1.5)"]),
         ("Three points hidden: 41.7, 63.21 and 52.", ["41.7", "63.21", "52"]),
     ],
 )
@@ -178,9 +179,11 @@ def test_what_a_page_does_not_show_is_no_source(book):
 
 
 def test_code_counts_to_the_letter_only(book):
-    code = output(text_markdown="```python\nstep = 0.047\n```")
-    assert adrift(book, "0.047, 4.7 %", code) == []
-    assert adrift(book, "0.05", code) == ["0.05"]
+    assert adrift(book, "0.047, 4.7 %", code="step = 0.047") == []
+    assert adrift(book, "0.05", code="step = 0.047") == ["0.05"]
+    assert adrift(book, "5 (0.3 to 0.5)", code="rates = 5, 0.3, 0.5")
+    shown = output(text_markdown="```python\nstep = 0.047\n```")
+    assert adrift(book, "0.047", shown) == ["0.047"]
 
 
 def test_captions_and_alternative_texts_are_prose(book):

@@ -18,6 +18,7 @@ from lottolab.pages.prose.typed import Typed
 
 UNSEEN = {"remove-cell", "remove-output"}  # tags of cells whose outputs no page shows
 Place = tuple[str, int, int]  # a cell, a row of its outputs, a number of the row
+Part = tuple[float, float]  # of a typed number: see there
 Reading = tuple[float, ...]  # a number and, where it may be a share, its percentage
 _NUMBER = re.compile(
     r"(?<![\w.])(\d{1,3}(?:,\d{3})+(?:\.\d+)?|\d*\.?\d+)(e[-+]?\d+)?"
@@ -40,18 +41,19 @@ class Shown:
     def places(self, typed: Typed) -> set[Place]:
         """Return where the number stands or, of an interval, its first number.
 
-        All numbers of an interval must stand in one row.
+        The numbers of an interval must follow each other, its ends in either order.
         """
-        found = set()
+        found, ways = set(), _ways(typed.parts)
         for place, row in self.rows.items():
-            held = [_held(row, part, typed.shares) for part in typed.parts]
-            if all(held):
-                found |= {(*place, i) for i in held[0]}
+            for parts in ways:
+                starts = range(len(row) - len(parts) + 1)
+                held = [i for i in starts if _hold(row[i:], parts, typed.shares)]
+                found |= {(*place, i) for i in held}
         return found
 
     def was_given(self, typed: Typed) -> bool:
-        """Say whether a number is, to the letter, one that the page was given."""
-        return all(round(value, 9) in self.given for value, _ in typed.parts)
+        """Say whether a number, but no interval, is one of the given to the letter."""
+        return len(typed.parts) == 1 and round(typed.parts[0][0], 9) in self.given
 
     def holds(self, typed: Typed) -> bool:
         """Say whether a number was given, or stands somewhere."""
@@ -74,15 +76,20 @@ def read(text: str) -> list[Reading]:
     return readings
 
 
-def _held(row: list[Reading], part: tuple[float, float], shares: bool) -> list[int]:
-    """Return which numbers of a row round to a typed one.
+def _ways(parts: tuple[Part, ...]) -> list[tuple[Part, ...]]:
+    """Return a number's parts in the orders that mean the same."""
+    return [parts] if len(parts) == 1 else [parts, (*parts[:-2], parts[-1], parts[-2])]
+
+
+def _hold(row: list[Reading], parts: tuple[Part, ...], shares: bool) -> bool:
+    """Say whether the first numbers of a row round to the typed ones.
 
     A share counts as its percentage only where percent is meant.
     """
-    value, unit = part
-    reach = unit / 2 * (1 + 1e-6)
-    allowed = [[v for v in r if shares or v <= r[0]] for r in row]
-    return [i for i, r in enumerate(allowed) if any(abs(v - value) <= reach for v in r)]
+    return all(
+        any(abs(v - value) <= unit / 2 * (1 + 1e-6) for v in r if shares or v <= r[0])
+        for r, (value, unit) in zip(row, parts, strict=False)
+    )
 
 
 def of_page(page: nbformat.NotebookNode, name: str = "") -> Shown:
@@ -98,16 +105,13 @@ def of_page(page: nbformat.NotebookNode, name: str = "") -> Shown:
             continue
         given.append(cell.source)
         if not UNSEEN & set(cell.metadata.get("tags", [])):
-            for i, text in enumerate(outputs(cell)):
-                if text.startswith("```"):  # code that is shown
-                    given.append(text)
-                else:
-                    rows[cell.get("id", ""), i] = text
+            shown = enumerate(outputs(cell))
+            rows |= {(cell.get("id", ""), i): text for i, text in shown}
     return Shown(rows, given)
 
 
 def outputs(cell: nbformat.NotebookNode) -> Iterator[str]:
-    """Yield the rows of a cell's outputs as a reader sees them; code is one row."""
+    """Yield the rows of a cell's outputs as a reader sees them; code is none."""
     for output in cell.outputs:
         data = output.get("data", {})
         if "text/html" in data:
@@ -115,8 +119,8 @@ def outputs(cell: nbformat.NotebookNode) -> Iterator[str]:
             yield from (html.unescape(_UNREAD.sub(" ", row)) for row in rows)
         elif "image/png" not in data:
             text = data.get("text/markdown", data.get("text/plain", ""))
-            text += output.get("text", "")
-            yield from [text] if text.startswith("```") else text.splitlines()
+            text = re.sub(r"^```.*?^```", "", text, flags=re.MULTILINE | re.DOTALL)
+            yield from (text + output.get("text", "")).splitlines()
 
 
 def named(paragraph: str) -> list[Shown | None]:
@@ -124,7 +128,7 @@ def named(paragraph: str) -> list[Shown | None]:
 
     A mark is `<!-- from: NAME, NAME -->`. In a page of the book, and in a table of the
     project (`data/results/throughput.csv`), the numbers must stand. Another file
-    (`benchmarks/bench_masks.py`), or a key of the references, is believed: None.
+    (`benchmarks/bench_service.py`), or a key of the references, is believed: None.
 
     Raises:
         ValueError: a mark's name is none of these.
