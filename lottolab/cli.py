@@ -101,6 +101,30 @@ def power(
 
 
 @app.command()
+def numbers(
+    pages: Annotated[
+        list[str] | None, typer.Argument(help="e.g. ownership; all if none is named")
+    ] = None,
+    since: Annotated[
+        str | None, typer.Option(metavar="COMMIT", help="also what has moved since")
+    ] = None,
+) -> None:
+    """Print each number in a page's prose that no output of the page contains."""
+    from lottolab.pages import parameters
+
+    book = [*parameters.BOOK.glob("*.ipynb"), *parameters.BOOK.glob("*.md")]
+    paths = {path.stem: path for path in sorted(book)}
+    for name in pages or []:
+        checks.one_of("the page", name, paths)
+    from lottolab.pages import prose
+
+    for path in [paths[name] for name in pages or paths]:
+        before = prose.committed(path, since) if since else None
+        for line in prose.report(path, before):
+            print(line)
+
+
+@app.command()
 def doctor(
     gpu: Annotated[
         bool, typer.Option(help="compute each stage on the CPU and on the card")

@@ -4,5 +4,6 @@
 verdicts, `plots` its look, `curves` a sweep's figure, `status` the page on what was
 run. `cards` are the claims in a `catalogue`, a table whose rows unfold, with their
 `origins`. `render` makes the book of the notebooks, by `plain_sphinx` where it must,
-and `printed` one PDF of it, by a `browser` that is there.
+and `printed` one PDF of it, by a `browser` that is there. `prose` finds the numbers in
+sentences that no output of their page contains.
 """

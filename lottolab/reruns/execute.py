@@ -17,7 +17,7 @@ from lottolab import jobs
 from lottolab.checks import require
 from lottolab.jobs import display
 from lottolab.jobs.environment import absolute
-from lottolab.pages import parameters
+from lottolab.pages import parameters, prose
 from lottolab.runs import files
 from lottolab.truth import results
 
@@ -192,8 +192,7 @@ def publish_notebook(path: Path) -> None:
     for cell in notebook.cells:
         for key in ("papermill", "execution"):
             cell.metadata.pop(key, None)
-    with files.replacing(parameters.BOOK / path.name) as new:
-        nbformat.write(notebook, new)
+    _replace(parameters.BOOK / path.name, notebook)
 
 
 def redraw(chapter: str) -> None:
@@ -220,8 +219,16 @@ def redraw(chapter: str) -> None:
         if JUDGED in cell.metadata.get("tags", []):
             cell.outputs = drawn[cell.id].outputs
             _numbered(cell, cell.execution_count)
+    _replace(path, page)
+
+
+def _replace(path: Path, page: nbformat.NotebookNode) -> None:
+    """Write a committed page; print the numbers in its prose that it left behind."""
+    before = path.read_text("utf-8") if path.is_file() else None
     with files.replacing(path) as new:
         nbformat.write(page, new)
+    for line in prose.left_behind(path, before):
+        print(line, flush=True)
 
 
 def _numbered(cell: nbformat.NotebookNode, count: int) -> None:
