@@ -9,6 +9,7 @@ from lottolab import runs
 from lottolab.checks import one_of, require
 from lottolab.images import datasets, partition
 from lottolab.membership import signals
+from lottolab.membership.experiments import borrowed
 from lottolab.nets import predict, tickets
 from lottolab.truth import results
 
@@ -19,6 +20,7 @@ TREATMENTS = {
     "ticket": tickets.iterative,
     "random mask": tickets.random_mask,
     "foresight": tickets.foresight,
+    "borrowed": borrowed.ticket,
 }
 
 
