@@ -62,9 +62,7 @@ def relative(*, treatment: dict, group: int, **setting) -> dict:
 
 
 @runs.stage("membership.experiments.relative.strongest")
-def strongest(
-    *, treatment: dict, groups: list[int], thorough: bool, **setting
-) -> dict:
+def strongest(*, treatment: dict, groups: list[int], thorough: bool, **setting) -> dict:
     """Report of all attacks of `families.family` and `relative` the best elsewhere.
 
     Each metric has its own best. Elsewhere are the other pools of `groups` or, where
