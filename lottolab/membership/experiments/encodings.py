@@ -14,7 +14,7 @@ from lottolab.membership.attacks import supervised
 from lottolab.membership.experiments.attacks import split
 from lottolab.membership.experiments.targets import answers
 
-IN_ORDER = 0  # of the classes, all confidences
+KEYS = ("pool", "labels", "member")
 
 
 @runs.stage("membership.experiments.encodings.learned")
@@ -38,9 +38,6 @@ def learned(*, top: int, samples: int, treatment: dict, **setting) -> dict:
     attack = supervised.shadow(parts[:1], top=limit, seed=seed)
     logits, labels, member = parts[1]
     return {"metrics": metrics.rates(attack(logits, labels), member)}
-
-
-KEYS = ("pool", "labels", "member")
 
 
 @runs.stage("membership.experiments.encodings.chosen")
