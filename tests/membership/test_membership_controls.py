@@ -89,7 +89,10 @@ def test_a_borrowed_mask_needs_one_step_back_to_the_initialisation():
 
 def test_the_answers_of_a_borrowed_mask_have_the_seeds_own_members():
     how = {"name": "borrowed", "rates": [0.5]}
-    found = targets.answers(treatment=how, seed=2, **SETTING)
+    found = borrowed.answers(treatment=how, seed=2, **SETTING)
+    seeds, pool = relative.known(how, 0, **SETTING)
+    assert seeds == list(range(6))
+    assert torch.equal(pool[2]["pool"], found["pool"])
     own = targets.answers(treatment=DENSE, seed=2, **SETTING)
     assert torch.equal(found["member"], own["member"])
     assert not torch.equal(found["pool"], own["pool"])

@@ -12,7 +12,7 @@ from lottolab import runs
 from lottolab.checks import require
 from lottolab.membership import signals
 from lottolab.membership.attacks import lira, rmia
-from lottolab.membership.experiments import families
+from lottolab.membership.experiments import borrowed, families, targets
 from lottolab.truth.intervals import crossed, influence
 from lottolab.truth.intervals import strongest as choosing
 
@@ -32,6 +32,14 @@ ATTACKS = {
 }
 
 
+def known(treatment: dict, group: int, **setting) -> tuple[list[int], list[dict]]:
+    """Return the seeds of a pool's models and their answers, also of `borrowed`."""
+    stage = borrowed.answers if treatment["name"] == "borrowed" else targets.answers
+    models = setting["sizes"]["models"]
+    seeds = [models * group + place for place in range(models)]
+    return seeds, [stage(treatment=treatment, **setting, seed=s) for s in seeds]
+
+
 @runs.stage("membership.experiments.relative.relative")
 def relative(*, treatment: dict, group: int, **setting) -> dict:
     """Attack every model of a pool by RMIA at γ = 1.
@@ -40,7 +48,7 @@ def relative(*, treatment: dict, group: int, **setting) -> dict:
     As in `families.family` others of the treatment are references, but for the
     partner, and fresh images the population. `measurements` are `families.judged`'s.
     """
-    seeds, seen = families.known(treatment, group, **setting)
+    seeds, seen = known(treatment, group, **setting)
     member = torch.stack([s["member"] for s in seen])
     rows = families.judged(at_one(seen, member), member, seeds)
     return {"measurements": pd.DataFrame(rows)}
@@ -82,7 +90,7 @@ def strongest(*, treatment: dict, groups: list[int], **setting) -> dict:
     """
     found, scores, members = [], [], []
     for group in groups:
-        seeds, seen = families.known(treatment, group, **setting)
+        seeds, seen = known(treatment, group, **setting)
         given, member = families.scored(seen)
         given |= at_one(seen, member)
         found += families.judged(given, member, seeds)

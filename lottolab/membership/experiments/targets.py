@@ -9,7 +9,6 @@ from lottolab import runs
 from lottolab.checks import one_of, require
 from lottolab.images import datasets, partition
 from lottolab.membership import signals
-from lottolab.membership.experiments import borrowed
 from lottolab.nets import predict, tickets
 from lottolab.truth import results
 
@@ -20,7 +19,6 @@ TREATMENTS = {
     "ticket": tickets.iterative,
     "random mask": tickets.random_mask,
     "foresight": tickets.foresight,
-    "borrowed": borrowed.ticket,
 }
 
 
