@@ -172,7 +172,7 @@ def test_rmia_at_one_is_a_share_of_z_and_ties_less(seen):
     assert len(old.unique()) < len(found["rmia, online, gamma 1"][target].unique())
     # within one target γ moves no example past another
     two, one = old.numpy(), found["rmia, online, gamma 1"][target].numpy()
-    order = one.argsort(kind="stable")
+    order = np.lexsort((two, one))
     assert (np.diff(two[order]) >= 0).all()
 
 

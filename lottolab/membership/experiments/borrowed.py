@@ -2,7 +2,7 @@
 
 The arguments are those of `lottolab.nets.tickets`, with the `sizes` of
 `partition.halves`: the other images are the half of the pool that the seed's network
-does not train on, its partner's. A treatment is `{"name": "borrowed", "rates": [0.95]}`;
+does not train on, its partner's. A treatment is {"name": "borrowed", "rates": [0.95]};
 it is none of `targets.TREATMENTS`, so that what others have stored stays current.
 """
 
