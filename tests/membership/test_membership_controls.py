@@ -199,7 +199,7 @@ def test_the_strongest_is_what_is_best_on_the_other_pairs(seen, strongest):
             best = names[int(np.argmax(means))]
             assert rows.loc[seed, "chosen"] == best
             assert rows.loc[seed, "value"] == values[best, seed]["value"]
-            kept = strongest[metric][seed]
+            kept = strongest[f"{metric} scores"][seed]
             assert torch.equal(kept, scores[best][seed])
             if sort:
                 assert sort(kept, member[seed]) == rows.loc[seed, "value"]
@@ -210,7 +210,10 @@ def test_differences_have_the_spread_of_models_and_images(strongest):
     rows = relative.compared(first=DENSE, second=TICKET, groups=[0], **SETTING)
     rows = rows["measurements"].groupby("metric")["value"].apply(np.array)
     areas = [
-        [roc_auc_score(m, s) for m, s in zip(side["member"], side["auc"], strict=True)]
+        [
+            roc_auc_score(m, s)
+            for m, s in zip(side["member"], side["auc scores"], strict=True)
+        ]
         for side in (strongest, other)
     ]
     means = np.mean(areas, 1)
@@ -226,7 +229,7 @@ def test_differences_have_the_spread_of_models_and_images(strongest):
             np.mean(
                 [
                     roc_auc_score(m[places], s[places])
-                    for m, s in zip(side["member"], side["auc"], strict=True)
+                    for m, s in zip(side["member"], side["auc scores"], strict=True)
                 ]
             )
             for side in (strongest, other)

@@ -85,8 +85,8 @@ def strongest(*, treatment: dict, groups: list[int], **setting) -> dict:
     These are the attacks of `families.scored` and `at_one`. Each metric has its own
     best. Elsewhere are the other pools of `groups` or, where there is one, its other
     pairs of models: these share images and references with the target, so that the
-    choice is not wholly independent. `chosen` names it; a tensor of a metric's name
-    holds its scores, (pools · models)×images, and `member` who is a member.
+    choice is not wholly independent. `chosen` names it; `auc scores` and so on hold its
+    scores, (pools · models)×images, and `member` who is a member.
     """
     found, scores, members = [], [], []
     for group in groups:
@@ -104,7 +104,7 @@ def strongest(*, treatment: dict, groups: list[int], **setting) -> dict:
     for metric in (m for m in METRICS if (table["metric"] == m).any()):
         best = choosing.rows(table, metric, models=apart, by=("pools",))
         named = list(best.sort_values("seed")["chosen"])
-        kept[metric] = torch.stack(
+        kept[f"{metric} scores"] = torch.stack(
             [scores[k // models][name][k % models] for k, name in enumerate(named)]
         )
         rows.append(best.drop(columns="pools"))
@@ -126,10 +126,11 @@ def compared(*, first: dict, second: dict, groups: list[int], **setting) -> dict
     pools = [slice(k, k + models) for k in range(0, len(member), models)]
     rows = []
     for name, (metric, measure) in MEASURES.items():
-        if metric not in sides[0]:
+        chosen = f"{metric} scores"
+        if chosen not in sides[0]:
             continue
         one, other = (
-            [measure(side[metric].numpy()[p], member[p]) for p in pools]
+            [measure(side[chosen].numpy()[p], member[p]) for p in pools]
             for side in sides
         )
         pairs = [b - a for a, b in zip(one, other, strict=True)]
