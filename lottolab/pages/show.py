@@ -12,7 +12,7 @@ import pandas as pd
 import yaml
 from IPython.display import HTML, Markdown
 
-from lottolab.pages import parameters
+from lottolab.pages import parameters, standing
 from lottolab.truth import claims, results, stats
 from lottolab.truth.claims_file import CHAPTERS
 from lottolab.truth.selection import ClaimError, select
@@ -97,9 +97,8 @@ def scorecard(scale: str, chapters: list[str] | None = None) -> pd.DataFrame:
     says. With `chapters` only their results are read; all other claims are not run.
     """
     names = chapters or parameters.chapters()
-    found = {c: results.read(c, results.shown(c, scale)) for c in names}
-    tables = {c: table for c, table in found.items() if table is not None}
-    return claims.scorecard(tables, lenient=own_parameters())
+    tables, read = standing.measured(scale, names), standing.beside(scale, names)
+    return claims.scorecard(tables, None, own_parameters(), read)
 
 
 def two_scales(scale: str, other: str, chapter: str | None = None) -> pd.DataFrame:

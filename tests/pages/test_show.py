@@ -5,6 +5,7 @@ import itertools
 import json
 import math
 import re
+import shutil
 
 import matplotlib as mpl
 import matplotlib.pyplot as plt
@@ -288,6 +289,21 @@ def test_a_chapter_that_failed_in_this_run_has_no_results(committed, monkeypatch
     card = show.scorecard("laptop")
     assert set(card["verdict"]) == {claims.NOT_RUN, claims.NOT_TESTABLE}
     assert "failed or not run: ownership, " in show.verdicts(card, "laptop").data
+
+
+def test_a_claim_that_a_committed_scale_is_too_old_for_was_not_run_there(
+    committed, tmp_path_factory, monkeypatch
+):
+    old = table()[lambda t: t["arm"] != "ticket"]
+    old.to_csv(committed / "cifar.csv")
+    stages = (committed / "laptop.stages.csv").read_text()
+    (committed / "cifar.stages.csv").write_text(stages)
+    card = show.scorecard("cifar").set_index("claim")["verdict"]
+    assert claims.NOT_RUN in set(card[card.index.str.startswith("ownership")])
+    run = shutil.copytree(committed, tmp_path_factory.mktemp("run") / "ownership")
+    monkeypatch.setenv(results.FOLDER, str(run.parent))  # a run that goes on
+    with pytest.raises(claims.ClaimError, match="no row has"):
+        show.scorecard("cifar")
 
 
 def test_two_scales_stand_side_by_side(committed):
