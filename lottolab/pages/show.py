@@ -48,11 +48,18 @@ def table(frame: pd.DataFrame, **formats: str) -> HTML:
     """
     frame = frame.copy()
     for column, form in formats.items():
+        form = re.sub(r"^([+ -]?)(?=[.,])", r"\1z", form)  # of what is rounded to −0
         cells = [("" if pd.isna(v) else format(v, form)) for v in frame[column]]
         frame[column] = cells
-    frame = frame.map(lambda cell: _capitals(cell) if isinstance(cell, str) else cell)
+    frame = frame.map(_cell)
     frame = frame.rename(columns=lambda name: _heading(str(name)))
     return boxed(frame.rename_axis(columns=None))  # a pivoted one's would be a column
+
+
+def _cell(cell):
+    if isinstance(cell, float):
+        return cell + 0.0  # −0.0 is 0.0
+    return _capitals(cell) if isinstance(cell, str) else cell
 
 
 def _heading(name: str) -> str:

@@ -191,6 +191,17 @@ def test_a_table_formats_what_is_named_and_escapes_the_rest():
         show.table(frame, shares=".1%")
 
 
+def test_no_table_shows_a_zero_with_a_minus_sign():
+    gap = pd.DataFrame({"a": [-0.0004, -0.2], "b": [round(-0.04, 1), -0.2]})
+    shown = rows_of(
+        show.table(gap.assign(c=gap["a"], d=1200), a=".1%", c="+.1f", d=",.0f")
+    )
+    assert shown[1:] == [
+        ["0.0%", "0.0", "+0.0", "1,200"],
+        ["-20.0%", "-0.2", "-0.2", "1,200"],
+    ]
+
+
 def test_a_table_shows_all_rows():
     assert len(rows_of(show.table(pd.DataFrame({"x": range(200)})))) == 201
 
