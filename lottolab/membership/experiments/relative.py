@@ -13,7 +13,7 @@ from lottolab.checks import require
 from lottolab.membership import signals
 from lottolab.membership.attacks import lira, rmia
 from lottolab.membership.experiments import borrowed, families, targets
-from lottolab.truth.intervals import crossed, influence
+from lottolab.truth.intervals import influence, measured
 from lottolab.truth.intervals import strongest as choosing
 
 METRICS = ("auc", "accuracy", "tpr at 1% fpr", "tpr at 0.1% fpr")
@@ -116,9 +116,9 @@ def compared(*, first: dict, second: dict, groups: list[int], **setting) -> dict
     """Compare the strongest attacks on two treatments: the second's minus the first's.
 
     Models of a pool share images and references, and pairs of them complementary
-    halves. So `measurements` hold no model's difference but `crossed.stretched`: a
-    value a pair, as far apart as models *and* images make the mean uncertain.
-    `auc difference, probit` is Φ⁻¹ of the one minus that of the other.
+    halves. So `measurements` hold no model's difference but a row a pool, which brings
+    its error over pairs of models and over images (`intervals.measured`); its seed is
+    the pool's number. `auc difference, probit` is Φ⁻¹ of one minus that of the other.
     """
     sides = [strongest(treatment=t, groups=groups, **setting) for t in (first, second)]
     member = sides[0]["member"].numpy()
@@ -133,11 +133,10 @@ def compared(*, first: dict, second: dict, groups: list[int], **setting) -> dict
             [measure(side[chosen].numpy()[p], member[p]) for p in pools]
             for side in sides
         )
-        pairs = [b - a for a, b in zip(one, other, strict=True)]
-        values = crossed.stretched(pairs, np.arange(models) // 2)
+        pairs = np.arange(models) // 2
         rows += [
-            {"metric": name, "seed": seed, "value": value}
-            for seed, value in enumerate(values)
+            {"metric": name, "seed": group} | measured.row(b - a, pairs)
+            for group, a, b in zip(groups, one, other, strict=True)
         ]
     return {"measurements": pd.DataFrame(rows)}
 

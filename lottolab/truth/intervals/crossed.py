@@ -121,34 +121,6 @@ def interval(
     )
 
 
-def stretched(measured: Linear | Sequence[Linear], clusters: ArrayLike) -> np.ndarray:
-    """Return a value a cluster whose t interval has the standard error of `interval`.
-
-    So a table of results, whose judge knows t intervals alone, holds what models and
-    images share: float64 [clusters], of all pools one after another, with the
-    measure's mean and the clusters' own order; their spread is stretched (or narrowed)
-    to the error over models *and* images. The degrees of freedom are the clusters',
-    never more than `interval`'s where there is one pool.
-
-    >>> from lottolab.truth.intervals.influence import share
-    >>> right = np.random.default_rng(0).random((10, 400)) < 0.8
-    >>> values = stretched(share(right), range(10))
-    >>> len(values), round(float(values.mean()), 3)
-    (10, 0.801)
-    """
-    pools = [measured] if isinstance(measured, Linear) else list(measured)
-    require(len(pools) > 0, "there must be at least one pool", "none")
-    variance = sum(parts(pool, clusters).variance for pool in pools) / len(pools) ** 2
-    names, place = np.unique(np.asarray(clusters), return_inverse=True)
-    rows = [pool.influence.mean(1) for pool in pools]
-    own = np.concatenate([np.bincount(place, row) / np.bincount(place) for row in rows])
-    if np.ptp(own) == 0:  # the clusters do not differ, but images do
-        own = np.linspace(-1, 1, len(names) * len(pools))
-    own = own - own.mean()
-    own *= math.sqrt(variance / _squared(own))
-    return own + float(np.mean([pool.estimate for pool in pools]))
-
-
 def _squared(means: np.ndarray) -> float:
     """Return the squared standard error of the mean of such means."""
     return float(means.var(ddof=1)) / len(means)

@@ -208,37 +208,3 @@ def test_satterthwaite_lies_between_rows_and_everything():
 def test_bad_input_says_what_is_wrong(call, message):
     with pytest.raises(ValueError, match=message):
         call()
-
-
-def test_stretched_values_have_the_error_of_the_interval():
-    rng = np.random.default_rng(3)
-    images = rng.normal(0, 1, (1, 300))
-    scores = rng.normal(0, 0.3, (8, 300)) + images
-    member = rng.random((8, 300)) < 0.5
-    pools = [influence.auc(scores + member, member) for _ in range(2)]
-    pairs = np.arange(8) // 2
-    for measured in (pools[0], pools):
-        values = crossed.stretched(measured, pairs)
-        given = [measured] if measured is pools[0] else measured
-        error = np.sqrt(
-            sum(crossed.parts(p, pairs).variance for p in given) / len(given) ** 2
-        )
-        assert len(values) == 4 * len(given)
-        assert values.mean() == pytest.approx(pools[0].estimate)
-        assert values.std(ddof=1) / np.sqrt(len(values)) == pytest.approx(error)
-    own = pools[0].influence.mean(1).reshape(4, 2).mean(1)
-    order = crossed.stretched(pools[0], pairs).argsort()
-    assert (order == own.argsort()).all()
-    wide = crossed.interval(pools[0], pairs)
-    values = crossed.stretched(pools[0], pairs)
-    half = scipy_stats.t.isf(0.025, 3) * values.std(ddof=1) / 2
-    assert half >= (wide.high - wide.low) / 2 * (1 - 1e-9)
-
-
-def test_stretched_clusters_that_do_not_differ_still_have_the_images_spread():
-    right = np.tile(np.arange(40) % 2, (4, 1))
-    values = crossed.stretched(influence.share(right), range(4))
-    parts = crossed.parts(influence.share(right), range(4))
-    assert parts.rows == 0 < parts.columns
-    assert values.mean() == pytest.approx(0.5)
-    assert values.std(ddof=1) / 2 == pytest.approx(np.sqrt(parts.variance))
