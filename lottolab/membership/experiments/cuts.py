@@ -25,7 +25,7 @@ def by_loss(scaled: Tensor, member: Tensor) -> Tensor:
 
 
 def by_lira(scaled: Tensor, member: Tensor) -> Tensor:
-    """Score by online LiRA; all models but the target and its partner are references."""
+    """Score by online LiRA, without the target's partner (see `families.family`)."""
     return lira.leave_one_out(scaled, member, lira.online, paired=True)
 
 
@@ -34,7 +34,13 @@ SCORES: dict[str, Callable] = {"loss": by_loss, "lira, online": by_lira}
 
 @runs.stage("membership.experiments.cuts.swept")
 def swept(
-    *, score: str, treatments: dict[str, dict], group: int, cuts: int, bins: int, **given
+    *,
+    score: str,
+    treatments: dict[str, dict],
+    group: int,
+    cuts: int,
+    bins: int,
+    **given,
 ) -> dict:
     """Move one threshold over the scores of all models of a pool.
 

@@ -6,7 +6,6 @@ ranks: in [0, 1], rising; 0 is the thief's least sure prediction and 1 the sures
 """
 
 import pandas as pd
-import torch
 from torch import Tensor
 
 from lottolab import runs
@@ -51,7 +50,7 @@ def ranked(predictions: Tensor, ranks: list[float]) -> Tensor:
     tensor([2, 0, 1])
     """
     rising = len(ranks) > 0 and list(ranks) == sorted(set(ranks))
-    right = rising and 0 <= ranks[0] and ranks[-1] <= 1
+    right = rising and ranks[0] >= 0 and ranks[-1] <= 1
     require(right, "ranks must be in [0, 1] and rise", ranks)
     order = predictions.amax(1).argsort(stable=True)
     return order[[round(rank * (len(order) - 1)) for rank in ranks]]

@@ -1,31 +1,15 @@
-"""Figures that a reader moves in the page, without a kernel and from a file.
+"""What a figure that moves is made of, and what of it fits together."""
 
-What is made here is a committed PNG, which stands without scripts and on paper, a table
-that unfolds, and all states of the figure as JSON within the cell's HTML.
-`book/_static/moving.js` draws them: it chooses and formats numbers, and computes none.
-
-A figure has *controls*, each with a list of options. Whatever changes with some of them
-is `by` their names: a list for each option of the first one, in it one for each of the
-second, and so on.
-"""
-
-import html
-import json
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 
-import matplotlib.pyplot as plt
-import numpy as np
 import pandas as pd
-from IPython.display import HTML, display
-from matplotlib.figure import Figure
 
 from lottolab.checks import one_of, require
-from lottolab.pages import show
 
-DIGITS = 5  # significant, of every number in a page
+CELL, DRAWN = 6, 4  # significant digits of what is read, and of what is drawn
 SCALES = ("linear", "log")
 KINDS = ("line", "steps")
 FORMS = ("percent", "number")  # 0.193 is 19.3 %, or 0.19
@@ -128,30 +112,6 @@ class Moving:
     formats: Mapping[str, str] = field(default_factory=dict)
 
 
-def shown(moving: Moving, still: Figure) -> HTML:
-    """Show the still figure, and return what the page needs to move it.
-
-    Raises ValueError as `checked` does.
-    """
-    found = markup(moving)
-    display(still)
-    plt.close(still)
-    return HTML(found)
-
-
-def markup(moving: Moving) -> str:
-    """Return the HTML beside the figure: the folded table and the figure's states."""
-    told = json.dumps(_plain(checked(moving)), ensure_ascii=False, allow_nan=False)
-    told = told.replace("<", "\\u003c")  # nothing in it can end the element
-    table = show.table(moving.table, **moving.formats).data
-    name = html.escape(moving.name)
-    return (
-        f'<div class="moving" data-figure="{name}">'
-        f"<details><summary>All numbers of this figure</summary>{table}</details>"
-        f'<script type="application/json">{told}</script></div>'
-    )
-
-
 def checked(moving: Moving) -> dict:
     """Return the figure as plain lists and texts, without its table.
 
@@ -168,9 +128,9 @@ def checked(moving: Moving) -> dict:
         _panel(panel, counts)
     _readout(moving.readout, counts)
     return {
-        "controls": [asdict(c) for c in moving.controls],
-        "panels": [{"type": type(p).__name__} | asdict(p) for p in moving.panels],
-        "readout": asdict(moving.readout),
+        "controls": [asdict(c) | {"count": c.count} for c in moving.controls],
+        "panels": _plain([_typed(panel) for panel in moving.panels], DRAWN),
+        "readout": _plain(asdict(moving.readout), CELL),
     }
 
 
@@ -218,7 +178,7 @@ def _readout(readout: Readout, counts: Mapping[str, int]) -> None:
             one_of("what a readout says", column, readout.columns)
 
 
-def _states(part: By, counts: Mapping[str, int]):
+def _states(part: By, counts: Mapping[str, int]) -> Iterator:
     """Yield what there is at each combination of a part's controls, or refuse it."""
     level = [part.values]
     for name in part.names:
@@ -230,15 +190,19 @@ def _states(part: By, counts: Mapping[str, int]):
     yield from level
 
 
-def _plain(value):
+def _typed(panel: Plot | Bars) -> dict:
+    return {"type": type(panel).__name__} | asdict(panel)
+
+
+def _plain(value, digits: int):
     """Return numbers as Python's own, rounded; and refuse those that are not finite."""
     if isinstance(value, Mapping):
-        return {str(k): _plain(v) for k, v in value.items()}
+        return {str(k): _plain(v, digits) for k, v in value.items()}
     if hasattr(value, "tolist"):  # an array, a tensor or one of their numbers
         value = value.tolist()
     if isinstance(value, (list, tuple)):
-        return [_plain(v) for v in value]
+        return [_plain(v, digits) for v in value]
     if isinstance(value, float):
         require(math.isfinite(value), "numbers of a figure must be finite", value)
-        return float(np.format_float_scientific(value, DIGITS - 1)) if value else 0.0
+        return float(f"{value:.{digits}g}")
     return value
