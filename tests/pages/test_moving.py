@@ -28,7 +28,8 @@ PAGE = """<!doctype html><html lang=en><meta charset=utf-8><title>a</title>
 <meta name=viewport content="width=device-width">{links}
 <script>
 const dark = matchMedia("(prefers-color-scheme: dark)");
-const set = () => document.documentElement.dataset.theme = dark.matches ? "dark" : "light";
+const root = document.documentElement;
+const set = () => root.dataset.theme = dark.matches ? "dark" : "light";
 dark.addEventListener("change", set); set();
 </script><script src=moving.js></script>
 <div class=bd-content><main class=bd-article><h1>A page</h1><div class=cell_output>
@@ -45,7 +46,7 @@ BARS = RNG.dirichlet(np.ones(3), (2, STEPS))
 
 
 def cells(way: int, step: int) -> list:
-    """Return a state's numbers: a rate with its interval and none, a number and text."""
+    """Return a state's numbers: a rate and its interval, none, a number and a text."""
     rate = TPR[way, step]
     return [[[rate, rate / 2, min(1.0, 2 * rate)], None], [CUTS[way, step], "kept"]]
 
@@ -54,10 +55,7 @@ def made(**changed) -> moving.Moving:
     by, both = ["way"], ["way", "cut"]
     edges = moving.By([], np.linspace(-3, 3, 7))
     steps = moving.Series("s", edges, moving.By([], SHARES[0]), kind="steps")
-    dots = [
-        [(f, t) for f, t in zip(*row, strict=True)]
-        for row in zip(FPR, TPR, strict=True)
-    ]
+    dots = np.stack([FPR, TPR], 2)
     curve = moving.Series(
         "roc", moving.By(by, FPR), moving.By(by, TPR), moving.By(both, dots), look=1
     )
