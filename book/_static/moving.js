@@ -42,7 +42,7 @@
       return Array.from({ length: last - first + 1 }, (_, i) => Number("1e" + (first + i)));
     }
     const rough = (high - low) / most, unit = 10 ** Math.floor(Math.log10(rough));
-    const step = unit * [1, 2, 5, 10].find(k => k * unit >= rough * 0.999);
+    const step = unit * [1, 2, 2.5, 5, 10].find(k => k * unit >= rough * 0.999);
     const first = Math.ceil(low / step - 1e-9), last = Math.floor(high / step + 1e-9);
     return Array.from({ length: last - first + 1 }, (_, i) => (first + i) * step);
   }
@@ -74,7 +74,7 @@
   // --------------------------------------------------------------------- the panels
 
   function plot(panel, pick, width) {
-    const height = Math.round(Math.min(270, Math.max(190, width * 0.6)));
+    const height = Math.round(Math.min(260, Math.max(160, width * 0.52)));
     const [left, right, top, bottom] = [46, width - 12, 8, height - 42];
     const [xname, xkind, ...xends] = panel.xs, [yname, ykind, low, high] = panel.ys;
     const all = panel.series.flatMap(s => pick(s.x));

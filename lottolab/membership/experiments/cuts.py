@@ -16,12 +16,12 @@ from lottolab.truth.intervals import crossed, influence
 from lottolab.truth.intervals.influence import ALARMS, Linear
 
 RATES = ("tpr", "fpr", "accuracy", "precision")
-EDGES = (0.005, 0.995)  # quantiles of all scores; what lies beyond joins the last bins
+EDGES = (0.03, 0.99)  # quantiles of all scores; what lies beyond joins the last bins
 
 
-def by_loss(scaled: Tensor, member: Tensor) -> Tensor:
-    """Score by minus the loss, which ranks images as the scaled confidence does."""
-    return torch.nn.functional.logsigmoid(scaled)
+def by_confidence(scaled: Tensor, member: Tensor) -> Tensor:
+    """Score by the scaled confidence, which ranks images as the loss does."""
+    return scaled
 
 
 def by_lira(scaled: Tensor, member: Tensor) -> Tensor:
@@ -29,7 +29,10 @@ def by_lira(scaled: Tensor, member: Tensor) -> Tensor:
     return lira.leave_one_out(scaled, member, lira.online, paired=True)
 
 
-SCORES: dict[str, Callable] = {"loss": by_loss, "lira, online": by_lira}
+SCORES: dict[str, Callable] = {
+    "scaled confidence": by_confidence,
+    "lira, online": by_lira,
+}
 
 
 @runs.stage("membership.experiments.cuts.swept")

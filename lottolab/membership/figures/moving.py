@@ -10,14 +10,14 @@ from torch import Tensor
 
 from lottolab.membership.experiments.cuts import RATES
 from lottolab.pages import moving
-from lottolab.pages.plots import COLOURS, finished, panels
+from lottolab.pages.plots import COLOURS, panels
 
 NAMES = ("found, of the members (TPR)", "accused, of all others (FPR)")
 NAMES += ("accuracy", "precision")
 LOOKS = (0, 1, 2, 3)  # of the treatments' curves
 WHOM = {"members": ("members", 1), "others": ("others", 2)}  # name and look
 FOUND, ACCUSED = "members found (%)", "others accused (%)"
-LISTED = 6  # thresholds an attack in the table; the figure has them all
+LISTED = 4  # thresholds an attack in the table; the figure has them all
 LOWEST = 1e-3  # of the axes, where the data reach that far
 
 
@@ -67,7 +67,9 @@ def still(one: Mapping, networks: list[str]) -> Figure:
         axis.axvline(one["cuts"][len(one["cuts"]) // 2].item(), color="black")
         axis.set(title=name, ylabel="share (%)")
     axes[-1, 0].set_xlabel("score; all above the threshold are accused")
-    return finished(figure)
+    look = {"loc": "outside lower center", "ncols": 2}
+    figure.legend(*axes[0, 0].get_legend_handles_labels(), **look)
+    return figure
 
 
 def _scores(each: list[Mapping], name: str, place: int, cut: moving.By) -> moving.Plot:

@@ -9,7 +9,7 @@ import pandas as pd
 
 from lottolab.checks import one_of, require
 
-CELL, DRAWN = 6, 4  # significant digits of what is read, and of what is drawn
+CELL, DRAWN = 5, 4  # significant digits of what is read, and of what is drawn
 SCALES = ("linear", "log")
 KINDS = ("line", "steps")
 FORMS = ("percent", "number")  # 0.193 is 19.3 %, or 0.19
