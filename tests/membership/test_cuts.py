@@ -96,11 +96,8 @@ def test_the_stage_counts_what_its_networks_answer(swept):
     rates = found["rates"][1, step, :, 0].tolist()
     assert rates[0] == pytest.approx(float(said[member].double().mean()))
     assert rates[1] == pytest.approx(float(said[~member].double().mean()))
-    inside = (
-        (scores > found["edges"][0]) & (scores < found["edges"][1]) & member
-    ).sum()
-    below = ((scores <= found["edges"][0]) & member).sum()  # joins the first bin
-    share = float((inside + below) / member.sum())
+    below = scores < found["edges"][1]  # what lies beyond joins the first bin
+    share = float((below & member).sum() / member.sum())
     assert float(found["members"][1][0]) == pytest.approx(share, abs=0.002)
     assert found["others"].sum(1).tolist() == pytest.approx([1, 1])
     table = found["measurements"].set_index("treatment")["value"]
@@ -137,6 +134,5 @@ def test_the_figure_holds_the_stages_numbers(swept, monkeypatch):
     curve = told["panels"][-1]["series"][1]
     wanted = swept["lira, online"]["rates"][1, -count:, 1, 0]
     np.testing.assert_allclose(curve["x"]["values"][1], wanted, rtol=1e-3)
-    np.testing.assert_allclose(
-        np.array(curve["dot"]["values"])[1, :, 0], wanted, rtol=1e-3
-    )
+    dots = np.array(curve["dot"]["values"])
+    np.testing.assert_allclose(dots[1, :, 0], wanted, rtol=1e-3)

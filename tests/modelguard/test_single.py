@@ -82,7 +82,7 @@ def test_ranks_that_do_not_rise_are_refused(ranks):
 def rows() -> pd.DataFrame:
     """Make what is measured over three targets, another number in each row."""
     made, value = [], 0.0
-    served = [("none", "paper")] + [("W", "half"), ("W", "paper")]
+    served = [("none", "paper"), ("W", "half"), ("W", "paper")]
     for arm, level in served:
         for metric in ("mean ℓ1", "log-loss", "kept"):
             for seed in range(3):
@@ -157,7 +157,7 @@ def test_the_figure_holds_what_was_measured_at_each_budget(told):
     assert log_loss[1] < log_loss[0] < log_loss[2]
     bayes = half[figures.COPIES["partial Bayes"]]
     assert bayes[0] == pytest.approx(mean(attack="partial Bayes"), rel=1e-4)
-    paper = {n: c for n, c in zip(names, cells[2][0], strict=True)}
+    paper = dict(zip(names, cells[2][0], strict=True))
     naive, missing = (paper[figures.COPIES[a]] for a in ("naive", "partial Bayes"))
     assert isinstance(naive[0], float)  # one target has no interval
     assert missing[0] is None
