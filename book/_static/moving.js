@@ -19,7 +19,7 @@
     const v = 100 * value;
     return v.toFixed(v && Math.abs(v) < 0.995 ? 2 : 1);
   }
-  const FORMS = { percent: [percent, " %"], number: [value => value.toFixed(2), ""] };
+  const FORMS = { percent: [percent, "\u00a0%"], number: [value => value.toFixed(2), ""] };
 
   function cell(form, value) {  // nothing, a text, a number, or one with its interval
     if (value === null || typeof value === "string") return [value || "–", ""];
@@ -139,11 +139,11 @@
         const value = pick(panel.series[series])[i], row = y + j * thick;
         const given = { x: left, y: row, width: Math.max(x(value) - left, 0.5), height: thick - 2 };
         svg.append(shape("rect", { class: "look-" + j, ...given }));
-        svg.append(shape("text", { class: "small", x: x(value) + 4, y: row + 9 }, percent(value) + " %"));
+        svg.append(shape("text", { class: "small", x: x(value) + 4, y: row + 9 }, percent(value) + "\u00a0%"));
       });
     });
     const head = [panel.title, ...names];
-    const rows = labels.map((name, i) => [name, ...names.map(n => percent(pick(panel.series[n])[i]) + " %")]);
+    const rows = labels.map((name, i) => [name, ...names.map(n => percent(pick(panel.series[n])[i]) + "\u00a0%")]);
     const folded = element("details", "");
     folded.append(element("summary", "These bars as numbers"), table(head, rows.map(r => r.map(t => [t, ""]))));
     return [svg, folded];

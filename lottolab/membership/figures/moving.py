@@ -86,7 +86,7 @@ def _scores(each: list[Mapping], name: str, place: int, cut: moving.By) -> movin
     ]
     top = max(float(one[kind].max()) for one in each for kind in WHOM)
     xs = ("score", "linear", None, None)
-    return moving.Plot(name, series, xs, ("share (%)", "linear", 0.0, top), cut)
+    return moving.Plot(name, series, xs, ("share (%)", "linear", 0.0, 1.05 * top), cut)
 
 
 def _curves(kept: list[Mapping], networks: list[str]) -> moving.Plot:
