@@ -82,6 +82,10 @@ def test_thresholds_rise_and_leave_ten_false_alarms_in_each():
     np.testing.assert_allclose(rates[1:] / rates[:-1], rates[1] / rates[0], rtol=0.1)
 
 
+def test_too_few_answers_leave_no_threshold():
+    assert len(cuts.thresholds([drawn(2, 6)], 5)) == 0
+
+
 def test_the_stage_counts_what_its_networks_answer(swept):
     found = swept["scaled confidence"]
     seen = [

@@ -97,7 +97,7 @@ def thresholds(found: list[tuple[np.ndarray, np.ndarray]], cuts: int) -> np.ndar
     """
     outside = [np.sort(scores[~member]) for scores, member in found]
     pooled = np.sort(np.concatenate(outside))
-    rates = np.geomspace(0.99, ALARMS / len(pooled), cuts)
+    rates = np.geomspace(0.99, min(0.9, ALARMS / len(pooled)), cuts)
     limits = np.unique([influence.threshold(pooled, rate) for rate in rates])
     fewest = [
         min(len(s) - np.searchsorted(s, limit, "right") for s in outside)
