@@ -86,5 +86,5 @@ def test_rows_without_errors_are_judged_by_their_spread():
 
 def test_a_measure_that_is_no_number_is_refused():
     test = Criterion("at_least", {"metric": "less"}, value=0.0)
-    with pytest.raises(claims.ClaimError, match="a-claim.* must be finite"):
+    with pytest.raises(claims.ClaimError, match=r"a-claim.* must be finite"):
         claims.decide(test, table([np.nan]), "a-claim")
