@@ -10,6 +10,7 @@ from lottolab.pages.folds import MARK
 
 # words, figures and tables at most; a chapter joins when it has been gone over
 LIMITS = {"ensembles": (2500, 10), "ownership": (3000, 12)}
+LIMITS |= {"mia_pruning": (3000, 12)}
 
 
 def main_path(notebook):
