@@ -61,7 +61,7 @@ def frontier(table: pd.DataFrame) -> Figure:
     """
     rows = where(table, point="leaking")
     fresh = where(rows, metric="fresh_accuracy")
-    shown = [k for k in FRONTIERS if len(where(rows, metric=k))]
+    shown = [k for k in FRONTIERS if len(where(rows, metric=k))] or ["auc"]
     size = {"figsize": (7.2, 4.0 * len(shown)), "dpi": 90, "layout": "constrained"}
     figure, axes = plt.subplots(len(shown), 1, sharex=True, squeeze=False, **size)
     for axis, metric in zip(axes[:, 0], shown, strict=True):
