@@ -12,7 +12,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from lottolab.pages.plots import CHANCE, finished, pair, panels, where
-from lottolab.truth import measured, stats
+from lottolab.truth import stats
+from lottolab.truth.intervals import measured
 
 # Okabe and Ito's colours; what prunes is filled, what does not is hollow.
 LOOKS = {
@@ -54,7 +55,7 @@ LEAKS = {
 def frontier(table: pd.DataFrame) -> Figure:
     """Draw leakage against the accuracy on fresh images, a point a treatment.
 
-    Rows of `point` leaking, with the errors of `truth.measured`: the strongest attack's
+    Rows of `point` leaking, with the errors of `intervals.measured`: the strongest attack's
     AUC, above, and its true positive rate at 1 % of false alarms. A line joins the
     levels of a treatment, between which accuracies are matched; the best place is at
     the lower right.

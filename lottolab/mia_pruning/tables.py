@@ -1,7 +1,7 @@
 """Tell chapter 5's pools in tables: estimates with the errors that models share.
 
 A `table` is that of the chapter's results; `names` maps (arm, level) to what a row is
-called. Intervals are those of `truth.measured`, over pairs of models and images; in
+called. Intervals are those of `intervals.measured`, over pairs of models and images; in
 percentage points but for Φ⁻¹.
 """
 
@@ -11,7 +11,7 @@ import pandas as pd
 
 from lottolab.mia_pruning.experiments.terms import ALONE, STRONGEST
 from lottolab.pages.plots import where
-from lottolab.truth import measured
+from lottolab.truth.intervals import measured
 
 Names = Mapping[tuple[str, str], str]
 LEAKS = {

@@ -16,8 +16,7 @@ from lottolab.nets import masks as masking
 from lottolab.nets import predict, tickets, train
 from lottolab.nets.device import back, here
 from lottolab.together import leaks
-from lottolab.truth import measured
-from lottolab.truth.intervals import influence
+from lottolab.truth.intervals import influence, measured
 
 OTHER = 9_000_000  # is added to the seed: an initialisation that the owner did not have
 
@@ -168,7 +167,7 @@ def together_begun(
     He who knows the owner's initialisation trains his references from it. Unless `own`,
     the masks that are attacked were found on images of nobody: a control, in which
     nothing is to be found. `measurements` by attack: the `auc` of each model, and `pool
-    auc` with the error of `truth.measured`, where pairs on complementary halves are one
+    auc` with the error of `intervals.measured`, where pairs on complementary halves are one
     cluster and the images a sample.
     """
     models = setting["sizes"]["models"]

@@ -9,8 +9,9 @@ import pandas as pd
 from scipy import stats as distributions
 
 from lottolab.checks import require
-from lottolab.truth import measured, rates, stats
+from lottolab.truth import rates, stats
 from lottolab.truth.claim import COUNTS, Criterion
+from lottolab.truth.intervals import measured
 from lottolab.truth.selection import ClaimError, select
 from lottolab.truth.verdicts import (
     ALPHA,

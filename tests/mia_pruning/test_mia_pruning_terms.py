@@ -13,8 +13,7 @@ from lottolab.mia_pruning.attacks import class_tokens
 from lottolab.mia_pruning.comparisons import shared
 from lottolab.mia_pruning.experiments import audits, leaks, shadows, terms, treatments
 from lottolab.mia_pruning.privacy import canaries
-from lottolab.truth import measured
-from lottolab.truth.intervals import influence
+from lottolab.truth.intervals import influence, measured
 from lottolab.truth.intervals.influence import Linear
 
 pytestmark = [
@@ -130,7 +129,9 @@ def pools(monkeypatch):
     def family(*, treatment, group, **_):
         found, member = families.scored(of(treatment, group))
         seeds = [MODELS * group + k for k in range(MODELS)]
-        return {"measurements": pd.DataFrame(families.judged(found, member, seeds))}
+        kept = {"scores": found, "member": member}
+        rows = pd.DataFrame(families.judged(found, member, seeds))
+        return kept | {"measurements": rows}
 
     monkeypatch.setattr(leaks, "answers", answers)
     monkeypatch.setattr(leaks, "family", family)

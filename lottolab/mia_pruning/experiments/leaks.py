@@ -7,6 +7,7 @@ and its own arguments. Members, non-members and fresh images are chapter 2's.
 from collections.abc import Callable
 
 import pandas as pd
+import torch
 from torch import Tensor, nn
 
 from lottolab import runs
@@ -143,8 +144,9 @@ def family(*, treatment: dict, group: int, **setting) -> dict:
     """Attack every model of a pool; others of its treatment are its references.
 
     Returns `measurements`, the rows of `families.judged` and JS of the loss
-    for each model; and the `scores` of online LiRA and who is a `member`,
-    models×images.
+    for each model; who is a `member`, models×images; and by attack the `scores` as
+    ranks in (0, 1], float32 models×images, ties alike, so that those of all attacks
+    and models compare.
     """
     models = setting["sizes"]["models"]
     seeds = [models * group + place for place in range(models)]
@@ -154,5 +156,11 @@ def family(*, treatment: dict, group: int, **setting) -> dict:
     for seed, scores, truth in zip(seeds, found["loss"], member, strict=True):
         marks = {"attack": "loss", "seed": seed, "metric": "js"}
         rows.append(marks | {"value": js(scores, truth, seed)})
-    kept = {"scores": found["lira, online"], "member": member}
+    ranks = {n: torch.stack([_ranks(row) for row in x]) for n, x in found.items()}
+    kept = {"scores": ranks, "member": member}
     return kept | {"measurements": pd.DataFrame(rows)}
+
+
+def _ranks(scores: Tensor) -> Tensor:
+    values, place = scores.double().unique(return_inverse=True)
+    return ((place + 1) / len(values)).float()

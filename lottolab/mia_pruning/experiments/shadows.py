@@ -11,7 +11,7 @@ from lottolab.images import datasets
 from lottolab.membership import metrics
 from lottolab.mia_pruning.attacks import class_tokens, samia
 from lottolab.mia_pruning.experiments import leaks
-from lottolab.truth import measured
+from lottolab.truth.intervals import measured
 from lottolab.truth.intervals.influence import Linear
 
 
@@ -31,7 +31,7 @@ def attended(
     treatment. Both are judged on the half of the target's pool that Nasr's attack (of
     the arguments `attack`) has not learned from. A row a model has the numbers of
     `metrics.rates`; one row the `accuracy gained`, that of SAMIA less that of Nasr's,
-    with the error that `truth.measured` reads.
+    with the error that `intervals.measured` reads.
     """
     models = setting["sizes"]["models"]
     pools = sorted({shadow // models for shadow in shadows})

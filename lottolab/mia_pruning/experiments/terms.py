@@ -2,7 +2,7 @@
 
 The other arguments are those of `leaks.family`, `elsewhere` the numbers of pools at
 which an attack is chosen. A row of measurements is of a whole pool, whose number is its
-`seed`, and brings the error of `truth.measured`: models 2k and 2k + 1, which train on
+`seed`, and brings the error of `intervals.measured`: models 2k and 2k + 1, which train on
 complementary halves, are one cluster, and the images are a sample too.
 """
 
@@ -16,11 +16,10 @@ from torch import Tensor
 from lottolab import runs
 from lottolab.membership import metrics, signals
 from lottolab.membership.attacks import thresholds
-from lottolab.membership.experiments import attacks, families
+from lottolab.membership.experiments import attacks
 from lottolab.mia_pruning.comparisons import shared
 from lottolab.mia_pruning.experiments import leaks
-from lottolab.truth import measured
-from lottolab.truth.intervals import influence
+from lottolab.truth.intervals import influence, measured
 from lottolab.truth.intervals.influence import Linear
 
 # One that is compared by itself, beside the strongest of all.
@@ -122,17 +121,17 @@ def _points(treatment: dict, *, group, elsewhere, **setting) -> dict:
     models = setting["sizes"]["models"]
     seeds = [models * group + place for place in range(models)]
     seen = [leaks.answers(treatment=treatment, **setting, seed=s) for s in seeds]
-    scores, member = families.scored(seen)
+    kept = leaks.family(treatment=treatment, group=group, **setting)
+    scores, member = kept["scores"], kept["member"]
     right = [signals.correctness(s["fresh"], s["fresh_labels"]) for s in seen]
     accuracy = influence.share(torch.stack(right).numpy())
     given = {"group": group, "elsewhere": elsewhere} | setting
     found = {}
     for metric, measure in _measures(member).items():
         names = chosen(metric.removesuffix(", probit"), treatment, **given)
-        mixed = torch.stack([_ranks(scores[n][i]) for i, n in enumerate(names)])
-        alone = torch.stack([_ranks(row) for row in scores[ALONE]])
-        for name, rows in ((ALONE, alone), (STRONGEST, mixed)):
-            leakage = measure(rows.numpy(), member.numpy())
+        mixed = torch.stack([scores[n][i] for i, n in enumerate(names)])
+        for name, rows in ((ALONE, scores[ALONE]), (STRONGEST, mixed)):
+            leakage = measure(rows.double().numpy(), member.numpy())
             found[name, metric] = shared.point(leakage, accuracy)
     return found
 
@@ -151,12 +150,6 @@ def _measures(member: Tensor) -> dict[str, Callable[..., Linear]]:
 
 def _at(rate: float, common: bool) -> Callable[..., Linear]:
     return lambda s, m: influence.tpr(s, m, rate, common=common)
-
-
-def _ranks(scores: Tensor) -> Tensor:
-    """Return scores as ranks, ties alike, so that attacks of all models compare."""
-    values, place = scores.double().unique(return_inverse=True)
-    return place.double() / len(values)
 
 
 def _rows(found: dict[tuple[str, str], Linear], group: int) -> dict:

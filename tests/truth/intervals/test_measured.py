@@ -5,9 +5,9 @@ import pandas as pd
 import pytest
 from scipy import stats as distributions
 
-from lottolab.truth import claims, measured
+from lottolab.truth import claims
 from lottolab.truth.claim import Criterion
-from lottolab.truth.intervals import crossed, influence
+from lottolab.truth.intervals import crossed, influence, measured
 
 
 def answers(seed=0, models=8, images=60):
