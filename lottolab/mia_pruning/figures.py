@@ -55,8 +55,8 @@ LEAKS = {
 def frontier(table: pd.DataFrame) -> Figure:
     """Draw leakage against the accuracy on fresh images, a point a treatment.
 
-    Rows of `point` leaking, with the errors of `intervals.measured`: the strongest attack's
-    AUC, above, and its true positive rate at 1 % of false alarms. A line joins the
+    Rows of `point` leaking, with the errors of `intervals.measured`: the strongest
+    attack's AUC, above, and its true positive rate at 1 % of false alarms. A line joins the
     levels of a treatment, between which accuracies are matched; the best place is at
     the lower right.
     """

@@ -167,8 +167,8 @@ def together_begun(
     He who knows the owner's initialisation trains his references from it. Unless `own`,
     the masks that are attacked were found on images of nobody: a control, in which
     nothing is to be found. `measurements` by attack: the `auc` of each model, and `pool
-    auc` with the error of `intervals.measured`, where pairs on complementary halves are one
-    cluster and the images a sample.
+    auc` with the error of `intervals.measured`, where pairs on complementary halves are
+    one cluster and the images a sample.
     """
     models = setting["sizes"]["models"]
     seeds = [models * group + place for place in range(models)]

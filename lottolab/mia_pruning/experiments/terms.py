@@ -2,8 +2,8 @@
 
 The other arguments are those of `leaks.family`, `elsewhere` the numbers of pools at
 which an attack is chosen. A row of measurements is of a whole pool, whose number is its
-`seed`, and brings the error of `intervals.measured`: models 2k and 2k + 1, which train on
-complementary halves, are one cluster, and the images are a sample too.
+`seed`, and brings the error of `intervals.measured`: models 2k and 2k + 1, which train
+on complementary halves, are one cluster, and the images are a sample too.
 """
 
 from collections.abc import Callable
