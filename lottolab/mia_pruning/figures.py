@@ -56,9 +56,9 @@ def frontier(table: pd.DataFrame) -> Figure:
     """Draw leakage against the accuracy on fresh images, a point a treatment.
 
     Rows of `point` leaking, with the errors of `intervals.measured`: the strongest
-    attack's AUC, above, and its true positive rate at 1 % of false alarms. A line joins the
-    levels of a treatment, between which accuracies are matched; the best place is at
-    the lower right.
+    attack's AUC, above, and its true positive rate at 1 % of false alarms. A line joins
+    the levels of a treatment, between which accuracies are matched; the best place is
+    at the lower right.
     """
     rows = where(table, point="leaking")
     fresh = where(rows, metric="fresh_accuracy")
