@@ -82,9 +82,12 @@ def test_a_treatment_is_matched_between_its_neighbours_alone():
     outside, room = shared.matched(at(0.4, 0.5), line)
     assert (outside.estimate, room) == (pytest.approx(0.4), pytest.approx(-0.1))
     assert shared.matched(at(0.9, 0.5), line)[1] == pytest.approx(0)
-    for short in ([], line[:1], line[2:]):
-        with pytest.raises(ValueError, match="must have two accuracies or more"):
-            shared.matched(at(0.7, 0.5), short)
+    one, room = shared.matched(at(0.6, 0.5), line[2:])
+    assert (one.estimate, room) == (pytest.approx(0.3), pytest.approx(-0.1))
+    one, room = shared.matched(at(0.7, 0.5), line[2:])
+    assert (one.estimate, room) == (pytest.approx(0.3), pytest.approx(0))
+    with pytest.raises(ValueError, match="a family must have a setting"):
+        shared.matched(at(0.7, 0.5), [])
 
 
 def test_a_probit_is_refused_where_there_is_none():

@@ -73,7 +73,8 @@ def matched(treatment: Point, family: Sequence[Point]) -> tuple[Linear, float]:
     below 0 outside; there the difference is from the nearest end, and says nothing
     about matched accuracy. Of settings of one accuracy the first counts.
 
-    Raises ValueError for a family without two accuracies.
+    A family of a single accuracy has no other place. Raises ValueError for one without
+    settings.
     """
     rising = sorted(family, key=lambda p: p.accuracy.estimate)
     corners = [rising[0]] if rising else []
@@ -81,10 +82,10 @@ def matched(treatment: Point, family: Sequence[Point]) -> tuple[Linear, float]:
         if p.accuracy.estimate > corners[-1].accuracy.estimate + SAME:
             corners.append(p)
     known = [p.accuracy.estimate for p in corners]
-    require(len(known) > 1, "a family must have two accuracies or more", known)
+    require(len(known) > 0, "a family must have a setting", known)
     where = treatment.accuracy.estimate
     inside = min(where - known[0], known[-1] - where)
-    if inside < -SAME:
+    if inside < -SAME or len(known) == 1:
         end = corners[0] if where < known[0] else corners[-1]
         return treatment.leakage - end.leakage, inside
     place = min(max(int(np.searchsorted(known, where)), 1), len(known) - 1)
