@@ -1,5 +1,7 @@
 """What chapter 4 measures: stages, by the arguments of `services`.
 
 `services` trains targets and puts a defence before them, `attackers` ask, undo and
-train, `thefts` measures what they steal, `studies` asks the paper's other questions.
+train, `thefts` measures what they steal, `composed` by attacks
+that are put together; `studies` asks the paper's other questions, and `rules` has what
+its authors' rules make stronger.
 """
