@@ -7,9 +7,9 @@ network of their own; `mad` has MAD's objective and an older search. `noise` dra
 `utility` says what the honest user pays, `lemmas` checks the paper's.
 
 The attacks: `queries` asks, `averaging` asks several times, `extraction` trains a
-substitute on the answers, `bayes`, `inverses` and `restorer` undo a known defence first, `adaptive`
-has losses for what ModelGuard-S gives away, and `measures` says what an attack
-achieves. `experiments` has the chapter's stages, `figures` its figures.
+substitute on the answers, `bayes`, `inverses` and `restorer` undo a known defence
+first, `adaptive` has losses for what ModelGuard-S gives away, and `measures` says what
+an attack achieves. `experiments` has the chapter's stages, `figures` its figures.
 
 `service` puts a network and a defence behind HTTP, for `client` to ask: `worker`
 answers in batches, `state` is what must not be forgotten, `meters` counts.

@@ -153,7 +153,7 @@ def test_a_surrogate_that_ends_in_softmax_is_refused():
     good = modelguard.MAD(Fixed([1.0, -1.0, 0.5]), MEAN_STD, 1.0)
     assert good(probs, images).shape == (2, 3)
     bad = modelguard.MAD(Fixed([0.5, 0.25, 0.25]), MEAN_STD, 1.0)
-    with pytest.raises(ValueError, match="surrogate must return logits"):
+    with pytest.raises(ValueError, match="leave the softmax out"):
         bad(probs, images)
 
 

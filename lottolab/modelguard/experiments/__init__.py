@@ -1,7 +1,7 @@
 """What chapter 4 measures: stages, by the arguments of `services`.
 
 `services` trains targets and puts a defence before them, `attackers` ask, undo and
-train, `thefts` measures what they steal, `composed` by attacks
-that are put together; `studies` asks the paper's other questions, and `rules` has what
-its authors' rules make stronger.
+train, `thefts` measures what they steal, `composed` what attacks steal that are put
+together, `studies` asks the paper's other questions, and `rules` does all of it for
+what `services` has in a weaker form than its authors: MAD.
 """
