@@ -74,14 +74,17 @@ def test_no_undoing_but_the_oracles_asks_for_the_targets_predictions():
         assert ((found.sum(1) - 1).abs() < 1e-4).all()
 
 
-@pytest.mark.parametrize("defence", [REVSIG, MAD], ids=lambda d: d["name"])
-def test_an_inverse_recovers_what_the_defence_has_hidden(defence):
+@pytest.mark.parametrize(
+    ("defence", "most"), [(REVSIG | {"beta": 0.02}, 0.5), (MAD, 0.8)]
+)
+def test_an_inverse_recovers_what_the_defence_has_hidden(defence, most):
+    """Not all: where MAD's answer is its vertex nothing is left of the prediction."""
     theft = begin(defence)
     clean = theft.clean(theft.images)
     answers = theft.service(theft.images)
     found = composed.recovered(theft, composed.once(theft), "inverse")
     off = measures.recovery_distance
-    assert off(found, clean) < 0.5 * off(answers, clean)
+    assert off(found, clean) < most * off(answers, clean)
 
 
 def test_guesses_are_of_images_that_their_maker_has_not_seen(fits):
