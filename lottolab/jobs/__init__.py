@@ -1,10 +1,10 @@
 """Plan many runs of stages and compute them in processes side by side.
 
 `jobs.compute([(stage, arguments), …])` is what a chapter needs. `environment` gives its
-variables to a worker, and `cluster` says what a Dask cluster lacks. `display` draws how
-far all processes are; `steps` are loops of which a rehearsal takes a few steps; `named`
-finds the package's stages by their names. A run that fails or dies is told by stage,
-arguments and signal, and stops no other.
+variables to a worker, which `orphans` ends with the run; `cluster` says what a Dask
+cluster lacks. `display` draws how far all processes are; `steps` are loops of which a
+rehearsal takes a few steps; `named` finds the package's stages by their names. A run
+that fails or dies is told by stage, arguments and signal, and stops no other.
 """
 
 import faulthandler
@@ -24,7 +24,7 @@ import pandas as pd
 from joblib.externals.loky import BrokenProcessPool, ProcessPoolExecutor
 
 from lottolab.checks import require
-from lottolab.jobs import cluster, display, steps
+from lottolab.jobs import cluster, display, orphans, steps
 from lottolab.jobs.environment import adopted, variables
 from lottolab.runs import places, progress, staging
 
@@ -231,6 +231,7 @@ def _in_worker(
     marks: str,
     place: int,
 ) -> tuple[int, dict | str]:
+    orphans.follow()
     with adopted(environment), _mark(marks, place):
         try:
             return place, _kept(stage, setting, keep)

@@ -2,10 +2,9 @@
 
 from collections.abc import Iterator, Mapping
 
-import pandas as pd
 from IPython.display import HTML
 
-from lottolab.pages import catalogue, origins, parameters, show, status
+from lottolab.pages import catalogue, origins, parameters, show, standing, status
 from lottolab.truth import claims, power, results
 from lottolab.truth.claim import WHOSE, Claim
 from lottolab.truth.claims_file import CHAPTERS
@@ -49,7 +48,8 @@ def withdrawn(scale: str) -> HTML:
     """Show the claims that were withdrawn: why, who follows, and their last verdict."""
     rows, gone = [], claims.withdrawn()
     followed = {c.replaces: c.id for c in (*claims.load(), *gone) if c.replaces}
-    card = claims.scorecard(_tables(scale), gone, show.own_parameters())
+    tables = standing.measured(scale, status.chapters())
+    card = claims.scorecard(tables, gone, show.own_parameters())
     for claim, judged in zip(gone, card.to_dict("records"), strict=True):
         told = {"why it was withdrawn": claim.withdrawn or ""}
         told |= {"followed by": followed.get(claim.id, "")}
@@ -87,8 +87,10 @@ def _about(claim: Claim, needed: float) -> dict[str, str]:
 
 def _judged(scale: str) -> Iterator[tuple[str, dict]]:
     """Yield each claim's id with verdict, texts and the results that decide it."""
-    tables, lenient = _tables(scale), show.own_parameters()
-    card = claims.scorecard(tables, lenient=lenient).set_index("claim")
+    tables = standing.measured(scale, status.chapters())
+    read = standing.beside(scale, tables)
+    card = claims.scorecard(tables, None, show.own_parameters(), read)
+    card = card.set_index("claim")
     for claim in claims.load() if tables else ():
         row, told, behind = card.loc[claim.id], {}, frozenset[str]()
         if claim.chapter in tables and claim.tests:
@@ -97,13 +99,6 @@ def _judged(scale: str) -> Iterator[tuple[str, dict]]:
             _, told, behind = origins.origin(claim, tables[claim.chapter], found)
         told = {"ours": row["ours"], "what was asked": row["note"], **told}
         yield claim.id, {"verdict": row["verdict"], "told": told, "behind": behind}
-
-
-def _tables(scale: str) -> dict[str, pd.DataFrame]:
-    """Return the results that stand for each chapter at a scale, where there are."""
-    names = status.chapters()
-    found = {name: results.read(name, results.shown(name, scale)) for name in names}
-    return {name: table for name, table in found.items() if table is not None}
 
 
 def _head(scale: str) -> str:

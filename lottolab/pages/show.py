@@ -12,7 +12,7 @@ import pandas as pd
 import yaml
 from IPython.display import HTML, Markdown
 
-from lottolab.pages import parameters
+from lottolab.pages import parameters, standing
 from lottolab.truth import claims, results, stats
 from lottolab.truth.claims_file import CHAPTERS
 from lottolab.truth.selection import ClaimError, select
@@ -48,11 +48,18 @@ def table(frame: pd.DataFrame, **formats: str) -> HTML:
     """
     frame = frame.copy()
     for column, form in formats.items():
+        form = re.sub(r"^([+ -]?)(?=[.,])", r"\1z", form)  # of what is rounded to −0
         cells = [("" if pd.isna(v) else format(v, form)) for v in frame[column]]
         frame[column] = cells
-    frame = frame.map(lambda cell: _capitals(cell) if isinstance(cell, str) else cell)
+    frame = frame.map(_cell)
     frame = frame.rename(columns=lambda name: _heading(str(name)))
     return boxed(frame.rename_axis(columns=None))  # a pivoted one's would be a column
+
+
+def _cell(cell):
+    if isinstance(cell, float):
+        return cell + 0.0  # −0.0 is 0.0
+    return _capitals(cell) if isinstance(cell, str) else cell
 
 
 def _heading(name: str) -> str:
@@ -97,9 +104,8 @@ def scorecard(scale: str, chapters: list[str] | None = None) -> pd.DataFrame:
     says. With `chapters` only their results are read; all other claims are not run.
     """
     names = chapters or parameters.chapters()
-    found = {c: results.read(c, results.shown(c, scale)) for c in names}
-    tables = {c: table for c, table in found.items() if table is not None}
-    return claims.scorecard(tables, lenient=own_parameters())
+    tables, read = standing.measured(scale, names), standing.beside(scale, names)
+    return claims.scorecard(tables, None, own_parameters(), read)
 
 
 def two_scales(scale: str, other: str, chapter: str | None = None) -> pd.DataFrame:

@@ -13,7 +13,7 @@ from lottolab.checks import one_of
 from lottolab.truth.claim import Claim, Criterion
 from lottolab.truth.claims_file import CHAPTERS, load, withdrawn
 from lottolab.truth.deciding import decide
-from lottolab.truth.selection import ClaimError
+from lottolab.truth.selection import ClaimError, UnmeasuredError
 from lottolab.truth.verdicts import (
     ALPHA,
     INCONCLUSIVE,
@@ -55,8 +55,14 @@ __all__ = [
 ]
 
 
-def judge(claim: Claim, table: pd.DataFrame | None) -> Verdict:
+def judge(
+    claim: Claim, table: pd.DataFrame | None, read: pd.DataFrame | None = None
+) -> Verdict:
     """Decide a claim from its chapter's results table (None: not run at this scale).
+
+    `read` is the table of the scale that is read, where `table` is of another one, such
+    as `cifar`: rows that are there and not here belong to a claim that is younger than
+    the run at this scale, which is "not run" as well.
 
     Raises ClaimError, naming claim and selection, if the rows that decide are missing,
     ambiguous, not finite, or not there for the same seeds on both sides.
@@ -65,27 +71,36 @@ def judge(claim: Claim, table: pd.DataFrame | None) -> Verdict:
         return Verdict(NOT_TESTABLE, claim.not_testable)
     if table is None:
         return Verdict(NOT_RUN, "no results table")
-    given = [decide(test, table, claim.id) for test in claim.given]
-    return joined([decide(test, table, claim.id) for test in claim.tests], given)
+    try:
+        given = [decide(test, table, claim.id) for test in claim.given]
+        return joined([decide(test, table, claim.id) for test in claim.tests], given)
+    except UnmeasuredError:
+        if read is None:
+            raise
+        judge(claim, read)  # a wrong selection is an error at every scale
+        return Verdict(NOT_RUN, "younger than the run at this scale")
 
 
 def scorecard(
     tables: Mapping[str, pd.DataFrame],
     claims: Sequence[Claim] | None = None,
     lenient: bool = False,
+    read: Mapping[str, pd.DataFrame] | None = None,
 ) -> pd.DataFrame:
     """Return a row a claim: claim, place, statement, whose, paper, ours, verdict, note.
 
     `tables` maps chapters to results; claims of a chapter without one were "not run at
     this scale". `claims` defaults to `load()`. `lenient`: what `judge` raises becomes
-    the note of a claim that "cannot be judged with these parameters". Raises ValueError
-    for an unknown chapter and, unless lenient, ClaimError as `judge` does.
+    the note of a claim that "cannot be judged with these parameters". `read`: the
+    results of the scale that is read, for `judge`. Raises ValueError for an unknown
+    chapter and, unless lenient, ClaimError as `judge` does.
     """
     for chapter in tables:
         one_of("chapter", chapter, CHAPTERS)
     rows = []
     for claim in load() if claims is None else claims:
-        verdict = _judged(claim, tables.get(claim.chapter), lenient)
+        found = (tables.get(claim.chapter), (read or {}).get(claim.chapter))
+        verdict = _judged(claim, *found, lenient)
         paper = ", ".join(f"{name} {x}" for name, x in claim.paper.items())
         stale = "; stale: the code has changed since" if verdict.stale else ""
         head = (claim.id, claim.place, claim.statement, claim.whose, paper)
@@ -94,9 +109,14 @@ def scorecard(
     return pd.DataFrame(rows, columns=names)
 
 
-def _judged(claim: Claim, table: pd.DataFrame | None, lenient: bool) -> Verdict:
+def _judged(
+    claim: Claim,
+    table: pd.DataFrame | None,
+    read: pd.DataFrame | None,
+    lenient: bool,
+) -> Verdict:
     try:
-        return judge(claim, table)
+        return judge(claim, table, read)
     except ClaimError as error:
         if not lenient:
             raise
@@ -110,7 +130,8 @@ def headlines(
 ) -> pd.DataFrame:
     """Judge the headline claims at several scales together, by Holm's procedure.
 
-    `tables` maps scales to chapters to results. Returns a row for each headline claim
+    `tables` maps scales to chapters to results, the scale that is read first, for
+    `judge`. Returns a row for each headline claim
     and scale: claim, scale, verdict (of all together), alone (the claim's by itself), p
     (adjusted), ours (in brief) and stale. Where all that decides a claim was measured
     for an earlier scale too, the verdict is `SAME`: it is none of its own. Raises
@@ -119,8 +140,10 @@ def headlines(
     rows, family = [], []
     for claim in load() if claims is None else claims:
         seen: frozenset[str] = frozenset()
+        own = (at[claim.chapter] for at in tables.values() if claim.chapter in at)
+        read = next(own, None)
         for scale, found in tables.items() if claim.headline else ():
-            verdict = _judged(claim, found.get(claim.chapter), lenient)
+            verdict = _judged(claim, found.get(claim.chapter), read, lenient)
             own = not verdict.stages or not verdict.stages <= seen
             seen |= verdict.stages
             rows.append((claim.id, scale, verdict, own))

@@ -18,25 +18,32 @@ class ClaimError(ValueError):
     """Say which claim cannot be judged from its table, why, and what to do."""
 
 
+class UnmeasuredError(ClaimError):
+    """Say which rows a claim asks for that its table does not have."""
+
+
 def select(
     table: pd.DataFrame, selection: Mapping[str, Any], claim: str
 ) -> pd.DataFrame:
     """Return the rows that a claim's selection picks, indexed by seed, one row a seed.
 
     Numbers match to a relative 1e-9; texts match a cell, or a label in it between ";".
-    Raises ClaimError if a column is missing, nothing matches, or a seed does twice.
+    Raises UnmeasuredError if a column is missing or nothing matches, and ClaimError if
+    a seed does twice.
     """
     where, kept = f"claim {claim}: {dict(selection)}", np.arange(len(table))
     for column in ("seed", "value", *selection):
         if column not in table:
             columns = ", ".join(map(str, table.columns))
-            raise ClaimError(f"{where}: no column {column!r} in the table ({columns})")
+            raise UnmeasuredError(
+                f"{where}: no column {column!r} in the table ({columns})"
+            )
     for column, wanted in selection.items():
         cells = table[column].iloc[kept]
         kept = kept[_matches(cells, wanted)]
         if not len(kept):
             there = cells.drop_duplicates().tolist()
-            raise ClaimError(
+            raise UnmeasuredError(
                 f"{where}: no row has {column} = {wanted!r}, they have {there[:9]}; "
                 "measure it, or correct the selection"
             )

@@ -59,12 +59,16 @@ class Interval:
 
     @property
     def signed(self) -> str:
-        """Write a difference in points: one decimal, with its sign.
+        """Write a difference in points: one decimal, with its sign; zero has none.
 
         >>> Interval(-2.04, -4.5, 0.46, n=3).signed
         '-2.0 [-4.5, +0.5]'
+        >>> Interval(-0.01, -0.2, 0.04, n=3).signed
+        '0.0 [-0.2, 0.0]'
         """
-        return f"{self.estimate:+.1f} [{self.low:+.1f}, {self.high:+.1f}]"
+        shown = (f"{x:+z.1f}" for x in (self.estimate, self.low, self.high))
+        estimate, low, high = ("0.0" if x == "+0.0" else x for x in shown)
+        return f"{estimate} [{low}, {high}]"
 
     def __str__(self) -> str:
         estimate, low, high = (

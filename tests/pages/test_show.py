@@ -5,6 +5,7 @@ import itertools
 import json
 import math
 import re
+import shutil
 
 import matplotlib as mpl
 import matplotlib.pyplot as plt
@@ -190,6 +191,17 @@ def test_a_table_formats_what_is_named_and_escapes_the_rest():
         show.table(frame, shares=".1%")
 
 
+def test_no_table_shows_a_zero_with_a_minus_sign():
+    gap = pd.DataFrame({"a": [-0.0004, -0.2], "b": [round(-0.04, 1), -0.2]})
+    shown = rows_of(
+        show.table(gap.assign(c=gap["a"], d=1200), a=".1%", c="+.1f", d=",.0f")
+    )
+    assert shown[1:] == [
+        ["0.0%", "0.0", "+0.0", "1,200"],
+        ["-20.0%", "-0.2", "-0.2", "1,200"],
+    ]
+
+
 def test_a_table_shows_all_rows():
     assert len(rows_of(show.table(pd.DataFrame({"x": range(200)})))) == 201
 
@@ -288,6 +300,21 @@ def test_a_chapter_that_failed_in_this_run_has_no_results(committed, monkeypatch
     card = show.scorecard("laptop")
     assert set(card["verdict"]) == {claims.NOT_RUN, claims.NOT_TESTABLE}
     assert "failed or not run: ownership, " in show.verdicts(card, "laptop").data
+
+
+def test_a_claim_that_a_committed_scale_is_too_old_for_was_not_run_there(
+    committed, tmp_path_factory, monkeypatch
+):
+    old = table()[lambda t: t["arm"] != "ticket"]
+    old.to_csv(committed / "cifar.csv")
+    stages = (committed / "laptop.stages.csv").read_text()
+    (committed / "cifar.stages.csv").write_text(stages)
+    card = show.scorecard("cifar").set_index("claim")["verdict"]
+    assert claims.NOT_RUN in set(card[card.index.str.startswith("ownership")])
+    run = shutil.copytree(committed, tmp_path_factory.mktemp("run") / "ownership")
+    monkeypatch.setenv(results.FOLDER, str(run.parent))  # a run that goes on
+    with pytest.raises(claims.ClaimError, match="no row has"):
+        show.scorecard("cifar")
 
 
 def test_two_scales_stand_side_by_side(committed):

@@ -319,6 +319,25 @@ def test_the_same_measurements_are_no_second_data_set():
     assert found["p"][0] == claims.judge(cases[0], one["ownership"]).p
 
 
+def test_a_claim_younger_than_another_scales_run_was_not_run_there():
+    cases = [headline("old", "c"), headline("young", "k")]
+    both = {"ownership": table(c=[0.9, 0.91, 0.92], k=[0.1, 0.11, 0.12])}
+    old = {"ownership": table(c=[0.8, 0.81, 0.82]).assign(stage="o/s")}
+    found = claims.headlines({"laptop": both, "cifar": old}, cases)
+    assert found["verdict"].tolist() == [REPRODUCED] * 2 + [REFUTED, claims.NOT_RUN]
+    card = claims.scorecard(old, cases, read=both)
+    assert card["verdict"].tolist() == [REPRODUCED, claims.NOT_RUN]
+    with pytest.raises(claims.ClaimError, match="ownership-young"):
+        claims.scorecard(old, cases)
+
+
+@pytest.mark.parametrize("read", [None, "same", "other"])
+def test_a_selection_that_no_table_has_is_an_error_at_every_scale(read):
+    tables = {"same": table(c=[0.9, 0.91]), "other": table(d=[0.9, 0.91])}
+    with pytest.raises(claims.ClaimError, match="no row has arm = 'nowhere'"):
+        claims.judge(headline("lost", "nowhere"), tables["same"], tables.get(read))
+
+
 def test_what_was_not_run_or_not_testable_stays_so_among_headlines():
     unmet = Criterion("at_least", {"metric": "m", "arm": "low"}, value=0.5)
     cases = [headline("unmet", "c", unmet), headline("lost", "nowhere")]
