@@ -2,6 +2,7 @@
 
 `services` trains targets and puts a defence before them, `attackers` ask, undo and
 train, `thefts` measures what they steal, `composed` what attacks steal that are put
-together, `studies` asks the paper's other questions, and `rules` does all of it for
-what `services` has in a weaker form than its authors: MAD.
+together, `single` keeps some predictions for a figure that moves, `studies` asks the
+paper's other questions, and `rules` does all of it for what `services` has in a weaker
+form than its authors: MAD.
 """
