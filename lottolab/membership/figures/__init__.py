@@ -9,6 +9,7 @@ the columns `arm`, `level`, `sparsity`, `network`, `point`, `attack`, `metric`, 
 
 from lottolab.membership.figures.dots import attacks, by_class, treatments
 from lottolab.membership.figures.lines import classes, curve, samples
+from lottolab.membership.figures.moving import threshold
 from lottolab.membership.figures.pictures import examples, exposure, roc, transfer
 
 __all__ = [
@@ -20,6 +21,7 @@ __all__ = [
     "exposure",
     "roc",
     "samples",
+    "threshold",
     "transfer",
     "treatments",
 ]

@@ -1,0 +1,268 @@
+// Figures that a reader moves (lottolab/pages/moving.py): choose a state and draw it.
+// A classic script without requests, so that it runs from file:// too. All numbers stand
+// in the page; here they are chosen and formatted, and none is computed. Without it, and
+// on paper, the picture stands that is in the page anyway.
+(function () {
+  "use strict";
+  const SVG = "http://www.w3.org/2000/svg";
+  let made = 0;  // controls and panels, to name them
+
+  function element(name, words, attributes, space) {
+    const e = space ? document.createElementNS(space, name) : document.createElement(name);
+    if (words !== "") e.textContent = words;
+    for (const key in attributes || {}) e.setAttribute(key, attributes[key]);
+    return e;
+  }
+  const shape = (name, attributes, words) => element(name, words || "", attributes, SVG);
+
+  function percent(value) {
+    const v = 100 * value;
+    return v.toFixed(v && Math.abs(v) < 0.995 ? 2 : 1);
+  }
+  const FORMS = { percent: [percent, "\u00a0%"], number: [value => value.toFixed(2), ""] };
+
+  function cell(form, value) {  // nothing, a text, a number, or one with its interval
+    if (value === null || typeof value === "string") return [value || "–", ""];
+    const [words, unit] = FORMS[form];
+    const [middle, ...ends] = [value].flat().map(words);
+    return [middle + unit, ends.length ? ends.join(" to ") + unit : ""];
+  }
+
+  // ---------------------------------------------------------------- scales and axes
+
+  function scale(kind, low, high, from, to) {
+    const f = kind === "log" ? Math.log10 : x => x;
+    const at = x => from + (to - from) * (f(x) - f(low)) / (f(high) - f(low));
+    return x => at(Math.min(Math.max(x, low), high));
+  }
+
+  function ticks(kind, low, high, most) {
+    if (kind === "log") {
+      const first = Math.ceil(Math.log10(low) - 1e-9), last = Math.floor(Math.log10(high) + 1e-9);
+      return Array.from({ length: last - first + 1 }, (_, i) => Number("1e" + (first + i)));
+    }
+    const rough = (high - low) / most, unit = 10 ** Math.floor(Math.log10(rough));
+    const step = unit * [1, 2, 2.5, 5, 10].find(k => k * unit >= rough * 0.999);
+    const first = Math.ceil(low / step - 1e-9), last = Math.floor(high / step + 1e-9);
+    return Array.from({ length: last - first + 1 }, (_, i) => (first + i) * step);
+  }
+
+  function label(value, axis) {
+    return String(Number((value * (axis.endsWith("(%)") ? 100 : 1)).toPrecision(6)))
+      .replace("-", "−");
+  }
+
+  function picture(width, height, title) {
+    const given = { viewBox: "0 0 " + width + " " + height, width, height, role: "img" };
+    return shape("svg", { ...given, "aria-label": title });
+  }
+
+  function legend(names, kind) {  // names to looks
+    const list = element("ul", "", { class: "moving-legend" });
+    for (const [name, look] of names) {
+      const swatch = shape("svg", { width: 26, height: 12, "aria-hidden": "true" });
+      const on = { class: "look-" + look };
+      if (kind === "Bars") swatch.append(shape("rect", { ...on, x: 1, y: 1, width: 24, height: 10 }));
+      else swatch.append(shape("path", { ...on, d: "M0 6H26" }));
+      const item = element("li", "");
+      item.append(swatch, " " + name);
+      list.append(item);
+    }
+    return list;
+  }
+
+  // --------------------------------------------------------------------- the panels
+
+  function plot(panel, pick, width) {
+    const height = Math.round(Math.min(260, Math.max(160, width * 0.52)));
+    const [left, right, top, bottom] = [46, width - 12, 8, height - 42];
+    const [xname, xkind, ...xends] = panel.xs, [yname, ykind, low, high] = panel.ys;
+    const all = panel.series.flatMap(s => pick(s.x));
+    const ends = xends[0] === null ? [Math.min(...all), Math.max(...all)] : xends;
+    const x = scale(xkind, ...ends, left, right), y = scale(ykind, low, high, bottom, top);
+    const svg = picture(width, height, panel.title + ". Its numbers stand below.");
+    for (const t of ticks(xkind, ...ends, width / 80)) {
+      svg.append(shape("path", { class: "grid", d: `M${x(t)} ${top}V${bottom}` }));
+      svg.append(shape("text", { x: x(t), y: bottom + 16, "text-anchor": "middle" }, label(t, xname)));
+    }
+    for (const t of ticks(ykind, low, high, 4)) {
+      svg.append(shape("path", { class: "grid", d: `M${left} ${y(t)}H${right}` }));
+      svg.append(shape("text", { x: left - 6, y: y(t) + 4, "text-anchor": "end" }, label(t, yname)));
+    }
+    svg.append(shape("path", { class: "axis", d: `M${left} ${top}V${bottom}H${right}` }));
+    svg.append(shape("text", { x: (left + right) / 2, y: height - 6, "text-anchor": "middle" }, xname));
+    const mid = (top + bottom) / 2;
+    svg.append(shape("text", { x: 11, y: mid, "text-anchor": "middle", transform: `rotate(-90 11 ${mid})` }, yname));
+    if (panel.diagonal) {
+      const d = Array.from({ length: 101 }, (_, i) => xkind === "log"
+        ? ends[0] * (ends[1] / ends[0]) ** (i / 100) : ends[0] + (ends[1] - ends[0]) * i / 100);
+      const inside = d.filter(v => v >= low && v <= high).map(v => x(v) + " " + y(v));
+      svg.append(shape("path", { class: "chance", d: "M" + inside.join("L") }));
+    }
+    for (const s of panel.series) {
+      const xs = pick(s.x).map(x), ys = pick(s.y).map(y);
+      let d = "M" + xs.map((v, i) => v + " " + ys[i]).join("L");
+      if (s.kind === "steps") {
+        d = "M" + xs[0] + " " + bottom + ys.map((v, i) => `V${v}H${xs[i + 1]}`).join("") + "V" + bottom;
+        svg.append(shape("path", { class: "area look-" + s.look, d }));
+      }
+      svg.append(shape("path", { class: "look-" + s.look, d }));
+    }
+    for (const s of panel.series) {
+      if (!s.dot) continue;
+      const [cx, cy] = pick(s.dot);
+      svg.append(shape("circle", { class: "dot look-" + s.look, cx: x(cx), cy: y(cy), r: 6 }));
+    }
+    if (panel.cut) {
+      svg.append(shape("path", { class: "cut", d: `M${x(pick(panel.cut))} ${top}V${bottom}` }));
+    }
+    return [svg];
+  }
+
+  function bars(panel, pick, width) {
+    const labels = pick(panel.labels), names = Object.keys(panel.series);
+    const thick = 11, group = names.length * thick + 9, top = 4;
+    const left = Math.min(12 + 7 * Math.max(...labels.map(t => t.length)), width / 3);
+    const right = width - 50, height = top + labels.length * group + 34;
+    const x = scale("linear", 0, 1, left, right), bottom = height - 32;
+    const svg = picture(width, height, panel.title + ". Its numbers stand below.");
+    for (const t of ticks("linear", 0, 1, Math.min(5, width / 80))) {
+      svg.append(shape("path", { class: "grid", d: `M${x(t)} ${top}V${bottom}` }));
+      svg.append(shape("text", { x: x(t), y: bottom + 16, "text-anchor": "middle" }, label(t, "(%)")));
+    }
+    svg.append(shape("path", { class: "axis", d: `M${left} ${top}V${bottom}H${right}` }));
+    svg.append(shape("text", { x: (left + right) / 2, y: height - 2, "text-anchor": "middle" }, "probability (%)"));
+    labels.forEach((name, i) => {
+      const y = top + 4 + i * group;
+      svg.append(shape("text", { x: left - 6, y: y + (group - 9) / 2 + 4, "text-anchor": "end" }, name));
+      names.forEach((series, j) => {
+        const value = pick(panel.series[series])[i], row = y + j * thick;
+        const given = { x: left, y: row, width: Math.max(x(value) - left, 0.5), height: thick - 2 };
+        svg.append(shape("rect", { class: "look-" + j, ...given }));
+        svg.append(shape("text", { class: "small", x: x(value) + 4, y: row + 9 }, percent(value) + "\u00a0%"));
+      });
+    });
+    const head = [panel.title, ...names];
+    const rows = labels.map((name, i) => [name, ...names.map(n => percent(pick(panel.series[n])[i]) + "\u00a0%")]);
+    const folded = element("details", "");
+    folded.append(element("summary", "These bars as numbers"), table(head, rows.map(r => r.map(t => [t, ""]))));
+    return [svg, folded];
+  }
+
+  function table(head, rows) {  // a row is a name and cells, each of two texts
+    const made = element("table", "", { class: "dataframe" }), top = element("tr", "");
+    for (const words of head) top.append(element("th", words, { scope: "col" }));
+    const first = element("thead", ""), body = element("tbody", "");
+    first.append(top);
+    for (const [name, ...cells] of rows) {
+      const row = element("tr", "");
+      row.append(element("th", name[0], { scope: "row" }));
+      for (const [middle, ends] of cells) {
+        const td = element("td", middle);
+        if (ends) td.append(" ", element("span", "(" + ends + ")", { class: "ends" }));
+        row.append(td);
+      }
+      body.append(row);
+    }
+    made.append(first, body);
+    return made;
+  }
+
+  // --------------------------------------------------------------------- the figure
+
+  function moving(box) {
+    const told = JSON.parse(box.querySelector("script").textContent);
+    const figure = document.getElementById(box.dataset.figure) || box;
+    const at = {}, inputs = [];
+    const pick = by => by.names.reduce((values, name) => values[at[name]], by.values);
+    const options = c => c.by ? c.options[at[c.by]] : c.options;
+    for (const c of told.controls) at[c.name] = c.start;
+
+    const stage = element("div", "", { class: "moving-stage" });
+    const form = element("form", "", { "aria-label": "Move this figure" });
+    for (const c of told.controls) {
+      const id = "moving-" + ++made, pair = element("div", "", { class: "pair" });
+      pair.append(element("label", c.name, { for: id }));
+      const many = { id, type: "range", min: 0, max: c.count - 1, step: 1, autocomplete: "off" };
+      const input = c.slider ? element("input", "", many) : element("select", "", { id, autocomplete: "off" });
+      if (!c.slider) options(c).forEach((words, i) => input.append(element("option", words, { value: i })));
+      pair.append(input);
+      const output = element("span", "", { class: "value", "aria-hidden": "true" });
+      if (c.slider) pair.append(output);
+      input.value = c.start;
+      inputs.push([c, input, output]);
+      form.append(pair);
+    }
+    const panels = told.panels.map(panel => {
+      const part = element("div", "", { class: "moving-panel" }), drawn = element("div", "");
+      part.append(element("p", panel.title, { class: "title" }));
+      const looks = panel.type === "Bars" ? Object.keys(panel.series).map((name, i) => [name, i])
+        : panel.series.map(s => [s.name, s.look]);
+      if (looks.length > 1) part.append(legend(looks, panel.type));
+      part.append(drawn);
+      return [panel, drawn];
+    });
+    const all = element("div", "", { class: "moving-panels" });
+    all.append(...panels.map(([, drawn]) => drawn.parentNode));
+    const status = element("p", "", { role: "status" });
+    const numbers = element("div", "", { class: "moving-numbers", role: "group", "aria-label": "Numbers of this state" });
+    stage.append(form, all, status, numbers);
+    if (figure === box) box.prepend(stage);
+    else figure.prepend(stage);
+    figure.classList.add("moves");
+
+    function sentence() {
+      const { rows, columns, says, cells } = told.readout, state = pick(cells);
+      return says.replace(/\{([^}]*)\}/g, (_, name) => {
+        const control = told.controls.find(c => c.name === name);
+        if (control) return options(control)[at[name]];
+        const [row, column] = name.split("|"), i = Object.keys(rows).indexOf(row);
+        return cell(rows[row], state[i][columns.indexOf(column)])[0];
+      });
+    }
+
+    function draw() {
+      for (const [panel, drawn] of panels) {
+        const width = Math.floor(drawn.clientWidth) || 320;
+        const open = drawn.querySelector("details[open]") !== null;
+        drawn.replaceChildren(...(panel.type === "Bars" ? bars : plot)(panel, pick, width));
+        if (open) drawn.querySelector("details").open = true;
+      }
+    }
+
+    let later = 0;
+    function update() {
+      for (const [c, input, output] of inputs) {
+        at[c.name] = Number(input.value);
+      }
+      for (const [c, input, output] of inputs) {
+        const words = options(c)[at[c.name]];
+        output.textContent = words;
+        if (c.slider) input.setAttribute("aria-valuetext", words);
+      }
+      const { rows, columns, head, cells } = told.readout, state = pick(cells);
+      const shown = Object.entries(rows).map(([name, form], i) =>
+        [[name, ""], ...state[i].map(value => cell(form, value))]);
+      numbers.replaceChildren(table([head, ...columns], shown));
+      draw();
+      clearTimeout(later);  // who drags hears where he stops
+      later = setTimeout(() => { status.textContent = sentence(); }, 200);
+    }
+
+    form.addEventListener("submit", event => event.preventDefault());
+    form.addEventListener("input", update);
+    window.addEventListener("pageshow", update);  // a browser may fill in what one chose
+    update();
+    status.textContent = sentence();
+    let seen = all.clientWidth;
+    new ResizeObserver(() => {
+      if (all.clientWidth !== seen) { seen = all.clientWidth; draw(); }
+    }).observe(all);
+  }
+
+  function start() {
+    for (const box of document.querySelectorAll("div.moving")) moving(box);
+  }
+  if (document.readyState === "loading") document.addEventListener("DOMContentLoaded", start);
+  else start();
+})();
