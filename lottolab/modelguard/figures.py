@@ -37,6 +37,8 @@ ATTACKS = {
     "partial Bayes": {"color": "#0072B2", "marker": "o"},
 }
 ADAPTIVE = ("cell", "dithering", "own table", "tenants", "tenants + cell", "votes")
+ADAPTIVE += ("exact kept", "own table, exact kept")
+ADAPTIVE += ("shifts + partial Bayes", "shifts + exact kept")
 # Metric to what it is called, and its unit.
 UTILITY = {
     "AUROC": ("AUROC, foreign images", 1),
@@ -61,7 +63,8 @@ def adaptive(table: pd.DataFrame) -> Figure:
 
     A line an attack; hollow on the mended, warm one, and black without a defence.
     """
-    rows = where(table[table["point"].isin(("many", "adaptive"))], metric="accuracy")
+    points = ("many", "adaptive", "composed")
+    rows = where(table[table["point"].isin(points)], metric="accuracy")
     names = ["naive", "partial Bayes", *ADAPTIVE]
     looks = {arm: LOOKS[arm] for arm in ("none", "ModelGuard-S", "warm ModelGuard-S")}
     turned = rows.rename(columns={"arm": "attack", "attack": "arm"})
@@ -163,24 +166,36 @@ def utility(table: pd.DataFrame) -> Figure:
 def frontier(table: pd.DataFrame) -> Figure:
     """Draw what is stolen against what honest users lose, a line a defence.
 
-    Stolen: by the better of naive and partial Bayes at each ε, a mean over targets;
-    lost: log-loss. The paper's ε = 1 is the large marker.
+    Stolen: by the best of the attacks that were run at each ε, a mean over targets;
+    lost: log-loss. The paper's ε = 1 is the large marker. Labels alone are one more,
+    under the best of the attacks on every target; and no defence that keeps labels
+    leaves less than the line of the votes, to who asks ten times.
     """
     stolen = where(table, point="sweep", metric="accuracy")
+    labels = where(table, point="many", metric="accuracy", arm="Top-1")
+    stolen = pd.concat([stolen, labels.assign(level="paper")])
     key = ["arm", "level"]
     best = stolen.groupby([*key, "attack"])["value"].mean().groupby(key).max()
     lost = where(table, point="served", metric="log-loss").groupby(key)["value"].mean()
     figure, axis = _axis(4.4)
     for arm in [arm for arm in LOOKS if arm in best.index.get_level_values("arm")]:
-        y, x = 100 * best[arm], lost[arm]
-        order = x.reindex(y.index).sort_values().index
-        axis.errorbar(x[order], y[order], **LOOKS[arm] | {"label": arm})
-        if "paper" in order:
-            look = LOOKS[arm] | {"markersize": 11}
-            axis.errorbar([x["paper"]], [y["paper"]], **look)
+        _along(axis, arm, lost[arm], 100 * best[arm])
     _undefended(axis.axhline, table)
+    votes = where(table, arm="none", attack="votes", metric="accuracy")["value"]
+    if len(votes):
+        look = {"linestyle": "--", "color": "0.5", "linewidth": 1, "zorder": 0}
+        axis.axhline(100 * votes.mean(), label="votes over labels", **look)
     axis.set(xlabel="log-loss for honest users (nats)", ylabel=STOLEN)
     return finished(figure)
+
+
+def _along(axis: Axes, arm: str, x: pd.Series, y: pd.Series) -> None:
+    """Draw a defence's line, by level, and its large marker at the paper's ε."""
+    order = x.reindex(y.index).sort_values().index
+    axis.errorbar(x[order], y[order], **LOOKS[arm] | {"label": arm})
+    if "paper" in order:
+        look = LOOKS[arm] | {"markersize": 11}
+        axis.errorbar([x["paper"]], [y["paper"]], **look)
 
 
 def growth(table: pd.DataFrame) -> Figure:
@@ -204,7 +219,9 @@ def latency(table: pd.DataFrame) -> Figure:
     rows = where(table, point="timed", metric="response")
     if "via" in table:
         point = {"point": "over HTTP", "via": "in process"}
-        rows = where(table, **point, metric="response")
+        both = where(table, **point, metric="response")
+        alone = rows[~rows["arm"].isin(both["arm"])]  # MAD is not served over HTTP
+        rows = pd.concat([both, alone])
     arms = [arm for arm in LOOKS if arm in set(rows["arm"])]
     figure, axis = _axis(3.8)
     for place, arm in zip(range(len(arms), 0, -1), arms, strict=True):
@@ -212,7 +229,8 @@ def latency(table: pd.DataFrame) -> Figure:
         means(axis, [(place, where(rows, arm=arm))], look, 1, flat=True)
         if "via" in table:
             own = where(table, point="over HTTP", arm=arm)
-            _over_http(axis, place - 0.3, own, look)
+            if len(own):
+                _over_http(axis, place - 0.3, own, look)
     axis.set_yticks(range(len(arms), 0, -1), arms)
     axis.set(xlabel="response time of one query (ms)", xscale="log")
     ticks = [0.2, 0.5, 1, 2, 5, 10, 20, 50, 100]

@@ -60,7 +60,7 @@ def test_attacks_of_both_kinds_stand_side_by_side():
     told = [t.get_text() for t in axis.get_yticklabels()]
     assert told == ["naive", "partial Bayes", *figures.ADAPTIVE]
     assert x[:2] == pytest.approx([31, 56])
-    assert x[2:] == pytest.approx([41 + 2 * k for k in range(6)])
+    assert x[2:] == pytest.approx([41 + 2 * k for k in range(len(figures.ADAPTIVE))])
     assert list(y) == sorted(y, reverse=True)
     assert len(dots(axis, "none")[0]) == 1
 
@@ -125,6 +125,17 @@ def test_the_frontier_takes_the_better_attack_and_marks_the_paper():
     drawn = [c.lines[0] for c in axis.containers]
     large = [n.get_xydata().ravel() for n in drawn if n.get_markersize() == 11]
     assert [list(place) for place in large] == [[1, 80], [1, 80]]
+
+
+def test_labels_and_votes_are_on_the_frontier():
+    more = rows("many", "accuracy", [0.5, 0.6], arm="Top-1", attack="naive")
+    more += rows("many", "accuracy", [0.6, 0.7], arm="Top-1", attack="smoothing")
+    more += rows("adaptive", "accuracy", [0.7, 0.72], arm="none", attack="votes")
+    table = pd.concat([swept(), pd.DataFrame(more)])
+    (axis,) = figures.frontier(table).axes
+    assert line(axis, "Top-1") == pytest.approx([0.25, 65])
+    votes = next(n for n in axis.get_lines() if n.get_label() == "votes over labels")
+    assert list(votes.get_ydata()) == pytest.approx([71, 71])
 
 
 def test_centroids_grow_with_queries():

@@ -109,6 +109,23 @@ def shifted(
     return cut.permute(0, 3, 1, 2).contiguous()
 
 
+def touched(images: Tensor, generator: torch.Generator) -> Tensor:
+    """Return each image, uint8 N×C×H×W, with one pixel changed by one level of 255.
+
+    A random one of the first channel; up, or down where it is 255. A person sees no
+    difference, and a hash of the bytes sees another image.
+    """
+    check_images(images)
+    size = images[0, 0].numel()
+    place = torch.randint(size, (len(images), 1), generator=generator)
+    found = images.clone()
+    first = found[:, 0].flatten(1)
+    old = first.gather(1, place).int()
+    new = torch.where(old < 255, old + 1, old - 1).to(torch.uint8)
+    found[:, 0] = first.scatter(1, place, new).view_as(found[:, 0])
+    return found
+
+
 def dithered(
     service: Ask,
     images: Tensor,

@@ -9,6 +9,10 @@ that layer is linear with input h, and p is the surrogate's prediction, row k of
 (e_k − p) hᵀ, so that Gᵀŷ = (ŷ − p) hᵀ for a ŷ that sums to 1, and h drops out of the
 direction. So the deviation is 2 − 2·cos(ŷ − p, y − p): the angle that y and ŷ make as
 seen from p.
+
+`StraightMAD` is the first edition's; above ten classes it does not end as the authors'
+does and is weaker. The chapter's MAD is `grown.MAD`. This one still stands behind
+`services.build`, so that what was measured of other defences stays current.
 """
 
 import itertools
@@ -30,7 +34,7 @@ BLOCK = 2**20  # probabilities, or sets to try, at a time
 
 
 @dataclass(frozen=True, eq=False)
-class MAD:
+class StraightMAD:
     """Answer between the prediction and the row that turns the gradient most.
 
     The row is a vertex of the rows with the same top-1 class, equal shares for a set of

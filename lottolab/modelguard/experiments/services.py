@@ -15,7 +15,6 @@ from lottolab import runs
 from lottolab.checks import one_of, require
 from lottolab.images import datasets
 from lottolab.modelguard import (
-    MAD,
     AdaptiveMisinformation,
     ModelGuardS,
     ModelGuardW,
@@ -26,6 +25,7 @@ from lottolab.modelguard import (
     UnorderedQuantiser,
 )
 from lottolab.modelguard.defences import misinformation, noise
+from lottolab.modelguard.defences.mad import StraightMAD
 from lottolab.modelguard.queries import Defence, Service
 from lottolab.nets import masks, tickets, train
 
@@ -133,11 +133,14 @@ def check_target(
     require(budget >= recipe.batch, what, budget)
 
 
-def mad(epsilon: float, parts: dict, setting: dict) -> MAD:
-    """Return MAD with the paper's surrogate, a network of random weights."""
+def mad(epsilon: float, parts: dict, setting: dict) -> StraightMAD:
+    """Return the first edition's MAD; its surrogate has random weights, as the paper's.
+
+    The chapter's is that of `rules`.
+    """
     number = setting["seed"] + SURROGATE
     surrogate = tickets.build(parts=parts, **setting | {"seed": number})
-    return MAD(surrogate, datasets.normalisation(parts["train"][0]), epsilon)
+    return StraightMAD(surrogate, datasets.normalisation(parts["train"][0]), epsilon)
 
 
 def misinformed(tau: float, parts: dict, setting: dict) -> AdaptiveMisinformation:

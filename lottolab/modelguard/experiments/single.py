@@ -11,7 +11,7 @@ from torch import Tensor
 from lottolab import runs
 from lottolab.checks import require
 from lottolab.modelguard import utility
-from lottolab.modelguard.experiments import attackers, thefts
+from lottolab.modelguard.experiments import attackers, rules
 
 
 @runs.stage("modelguard.experiments.single.seen")
@@ -24,7 +24,7 @@ def seen(*, attack: dict, defence: dict, ranks: list[float], **given) -> dict:
     `measurements` are `answer ℓ1` and `recovered ℓ1`, their distances to the exact
     prediction in [0, 2], with the `rank` of each.
     """
-    theft, _ = thefts.begun(attack, defence, **given)
+    theft, _ = rules.begun(attack, defence, **given)
     answers = attackers.ask(theft, theft.images)
     guess = attackers.undo(theft, theft.images, answers)
     exact = theft.clean(theft.images)

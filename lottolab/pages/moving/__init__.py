@@ -60,6 +60,8 @@ def _told(form: str, value: float) -> str:
 def shown(moving: Moving, still: Figure) -> HTML:
     """Show the still figure, and return what the page needs to move it.
 
+    In a chapter these are two cells, `states = …` with the figure's caption and then
+    `states`: each output of a cell with a caption would be a figure of that name.
     Raises ValueError as `checked` does.
     """
     found = markup(moving)
