@@ -16,6 +16,7 @@ from urllib.parse import unquote, urlsplit
 SIZES = {"desktop": (1280, 900), "phone": (390, 844)}
 LOCAL = ("file:", "data:", "blob:", "about:")
 
+PATIENCE = 300_000  # milliseconds, on a machine that is busy
 _FLAGS = [
     "--no-sandbox",  # root in a container; only our own files are opened
     "--disable-gpu",

@@ -167,9 +167,8 @@ def frontier(table: pd.DataFrame) -> Figure:
     """Draw what is stolen against what honest users lose, a line a defence.
 
     Stolen: by the best of the attacks that were run at each ε, a mean over targets;
-    lost: log-loss. The paper's ε = 1 is the large marker. Labels alone are one more,
-    under the best of the attacks on every target; and no defence that keeps labels
-    leaves less than the line of the votes, to who asks ten times.
+    lost: log-loss. The paper's ε = 1 is the large marker. Labels alone are one more; no
+    defence that keeps them leaves who asks ten times less than the line of the votes.
     """
     stolen = where(table, point="sweep", metric="accuracy")
     labels = where(table, point="many", metric="accuracy", arm="Top-1")

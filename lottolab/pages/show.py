@@ -57,9 +57,8 @@ def table(frame: pd.DataFrame, **formats: str) -> HTML:
 
 
 def _cell(cell):
-    if isinstance(cell, float):
-        return cell + 0.0  # −0.0 is 0.0
-    return _capitals(cell) if isinstance(cell, str) else cell
+    same = cell + 0.0 if isinstance(cell, float) else cell  # −0.0 is 0.0
+    return _capitals(same) if isinstance(same, str) else same
 
 
 def _heading(name: str) -> str:
@@ -104,8 +103,8 @@ def scorecard(scale: str, chapters: list[str] | None = None) -> pd.DataFrame:
     says. With `chapters` only their results are read; all other claims are not run.
     """
     names = chapters or parameters.chapters()
-    tables, read = standing.measured(scale, names), standing.beside(scale, names)
-    return claims.scorecard(tables, None, own_parameters(), read)
+    told = {"lenient": own_parameters(), "read": standing.beside(scale, names)}
+    return claims.scorecard(standing.measured(scale, names), **told)
 
 
 def two_scales(scale: str, other: str, chapter: str | None = None) -> pd.DataFrame:

@@ -66,9 +66,8 @@ class Interval:
         >>> Interval(-0.01, -0.2, 0.04, n=3).signed
         '0.0 [-0.2, 0.0]'
         """
-        shown = (f"{x:+z.1f}" for x in (self.estimate, self.low, self.high))
-        estimate, low, high = ("0.0" if x == "+0.0" else x for x in shown)
-        return f"{estimate} [{low}, {high}]"
+        told = f"{self.estimate:+z.1f} [{self.low:+z.1f}, {self.high:+z.1f}]"
+        return told.replace("+0.0", "0.0")
 
     def __str__(self) -> str:
         estimate, low, high = (

@@ -7,15 +7,14 @@ from pathlib import Path
 
 import pytest
 from bs4 import BeautifulSoup
+from pages import PATIENCE
 
-from lottolab.machine import capacity
 from lottolab.pages import catalogue
 
 STATIC = Path(__file__).parents[2] / "book" / "_static"
 PAGE = """<!doctype html><html lang=en><meta charset=utf-8><title>a</title>
 <link rel=stylesheet href=custom.css><script src=catalogue.js></script>
 <main class=bd-article>{0}</main>"""
-PATIENCE = 300_000  # milliseconds, on a machine that is busy
 WORDS = {"refuted": 10, "reproduced": 30, "inconclusive": 5}  # claims by verdict
 
 
@@ -67,20 +66,6 @@ def test_what_has_nothing_to_unfold_does_not():
     assert page.find("details") is None
     assert page.find("td", class_="says").text == "says"
     assert page.find("a") is None
-
-
-@pytest.fixture(scope="module")
-def browser():
-    path = capacity.chromium()
-    if path is None:
-        pytest.skip("no Chromium, Chrome or Edge found")
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as tool:
-        how = {"executable_path": path, "args": ["--no-sandbox"], "timeout": PATIENCE}
-        opened = tool.chromium.launch(**how)
-        yield opened
-        opened.close()
 
 
 @pytest.fixture(scope="module")

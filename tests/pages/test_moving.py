@@ -14,12 +14,11 @@ import pandas as pd
 import pytest
 from bs4 import BeautifulSoup
 
-from lottolab.machine import capacity, setup
+from lottolab.machine import setup
 from lottolab.pages import moving
 
 STATIC = setup.ROOT / "book" / "_static"
 STYLES = ("theme.css", "pydata-sphinx-theme.css", "sphinx-book-theme.css")
-PATIENCE = 300_000  # milliseconds, on a machine that is busy
 PIXEL = base64.b64decode(
     "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAA"
     "AABJRU5ErkJggg=="
@@ -200,20 +199,6 @@ def test_lines_that_do_not_fit_are_refused(told, changed):
 
 
 @pytest.fixture(scope="module")
-def browser():
-    path = capacity.chromium()
-    if path is None:
-        pytest.skip("no Chromium, Chrome or Edge found")
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as tool:
-        how = {"executable_path": path, "args": ["--no-sandbox"], "timeout": PATIENCE}
-        opened = tool.chromium.launch(**how)
-        yield opened
-        opened.close()
-
-
-@pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     """Write a page with the book's style, and the theme's where it is installed."""
     root, names = tmp_path_factory.mktemp("moving"), []
@@ -240,7 +225,7 @@ def folder(tmp_path_factory):
 def tab(browser, folder):
     context = browser.new_context(offline=True)
     page = context.new_page()
-    page.set_default_timeout(PATIENCE)
+    page.set_default_timeout(pages.PATIENCE)
     faults = []
     page.on("pageerror", lambda error: faults.append(error))
     page.goto((folder / "page.html").as_uri())
@@ -383,7 +368,7 @@ def test_nothing_leaves_the_window(tab, width):
 def test_with_scripts_off_the_picture_and_the_table_stand(browser, folder):
     context = browser.new_context(java_script_enabled=False, offline=True)
     page = context.new_page()
-    page.set_default_timeout(PATIENCE)
+    page.set_default_timeout(pages.PATIENCE)
     page.goto((folder / "page.html").as_uri())
     assert page.get_by_alt_text("A still picture").is_visible()
     assert page.locator("form, svg").count() == 0
@@ -408,7 +393,7 @@ def accessible(browser, folder) -> list[str]:
     for scheme in ("light", "dark"):
         context = browser.new_context(offline=True, color_scheme=scheme)
         page = context.new_page()
-        page.set_default_timeout(PATIENCE)
+        page.set_default_timeout(pages.PATIENCE)
         page.goto((folder / "page.html").as_uri())
         page.evaluate(
             "document.querySelectorAll('details').forEach(d => d.open = true)"
