@@ -203,5 +203,6 @@ def test_no_process_outlives_a_step(monkeypatch, capfd, seconds, code):
     assert ("left running" in said) == bool(code)
     text = f"time.sleep({seconds})"
     assert (text in said) == bool(code)
-    alive = [p for p in psutil.process_iter(["cmdline"]) if p.info["cmdline"]]
-    assert not [p for p in alive if p.info["cmdline"][-1].endswith(text)]
+    listed = [p.info for p in psutil.process_iter(["cmdline", "status"])]
+    alive = [p for p in listed if p["cmdline"] and p["status"] != "zombie"]
+    assert not [p for p in alive if p["cmdline"][-1].endswith(text)]

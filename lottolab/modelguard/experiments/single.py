@@ -46,6 +46,7 @@ def ranked(predictions: Tensor, ranks: list[float]) -> Tensor:
 
     Raises ValueError unless the ranks are in [0, 1] and rise.
 
+    >>> import torch
     >>> ranked(torch.tensor([[0.6, 0.4], [0.0, 1.0], [0.5, 0.5]]), [0.0, 0.5, 1.0])
     tensor([2, 0, 1])
     """
