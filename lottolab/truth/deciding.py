@@ -11,6 +11,7 @@ from scipy import stats as distributions
 from lottolab.checks import require
 from lottolab.truth import rates, stats
 from lottolab.truth.claim import COUNTS, Criterion
+from lottolab.truth.intervals import measured
 from lottolab.truth.selection import ClaimError, select
 from lottolab.truth.verdicts import (
     ALPHA,
@@ -29,6 +30,8 @@ def decide(test: Criterion, table: pd.DataFrame, claim: str) -> Verdict:
     ambiguous, not finite, or not there for the same seeds on both sides.
     """
     rows = [select(table, s, claim) for s in (test.a, test.b) if s is not None]
+    if test.kind in measured.KINDS and measured.brought(rows[0]):
+        return _measured(test, rows[0], claim)
     try:
         arms = [row["value"].astype(float).to_dict() for row in rows]
         if test.scale == "probit":
@@ -50,6 +53,28 @@ def decide(test: Criterion, table: pd.DataFrame, claim: str) -> Verdict:
     note = f"{asked(test)}: {detail}"
     found = (ours, (interval,), len(x), stale, holds, fails, stages, brief)
     return Verdict(word, note, *found)
+
+
+def _measured(test: Criterion, rows: pd.DataFrame, claim: str) -> Verdict:
+    """Return the verdict on pools' measures that bring their errors; see `measured`."""
+    try:
+        found = measured.pooled(rows)
+    except ValueError as error:
+        raise ClaimError(f"claim {claim}: {asked(test)}: {error}") from error
+    interval, value = found.interval(), test.value
+    up, down = found.above(value), found._replace(estimate=2 * value - found.estimate)
+    ends = (up, down.above(value))
+    holds, fails = ends if test.kind == "at_least" else ends[::-1]
+    least = test.kind == "at_least"
+    kept = interval.low >= value if least else interval.high <= value
+    broken = interval.high < value if least else interval.low > value
+    word = REPRODUCED if kept else REFUTED if broken else INCONCLUSIVE
+    if kept and found.error == 0:
+        holds, fails = 0.0, 1.0
+    stale = any(str(cell) == "True" for cell in rows.get("stale", ()))
+    stages, note = frozenset(map(str, rows.get("stage", ()))), f"{asked(test)}: {word}"
+    own = (str(interval), (interval,), interval.n, stale, holds, fails, stages)
+    return Verdict(word, note, *own, str(interval))
 
 
 def _probit(arm: Mapping[Any, float]) -> dict[Any, float]:

@@ -20,6 +20,10 @@ be at most 0.01 below b.
 every network. They are counts: one exception refutes them, and what so many networks
 without an exception prove is the exact bound of the share that is printed with them.
 
+Rows that bring an error of their own, such as a pool of models that share images has,
+are not replicates whose spread is taken: `at_least` and `at_most` read their interval
+(`intervals.measured`), over clusters of models and over images.
+
 With `scale: probit`, a and b are shares strictly between 0 and 1 (an AUC, an accuracy),
 and Φ⁻¹(a) is compared with Φ⁻¹(b): a margin of 0.05 is two percentage points near one
 half, and less near 0 and 1, where two points are the difference between few errors and

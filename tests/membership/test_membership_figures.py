@@ -39,6 +39,7 @@ def table() -> pd.DataFrame:
 
     pair, levels = ["dense", "one-shot"], ["ticket", "high"]
     every = [*pair, "late", "random mask", "iterative", "snip", "grasp", "synflow"]
+    every += ["partner's mask"]
     both = {"network": ["small", "larger"]}
     mlp = {"attack": ["mlp", "svm"], "metric": ["accuracy", "auc"]}
     asked = {"metric": ["member_accuracy", "nonmember_accuracy", "fresh_accuracy"]}
@@ -46,12 +47,14 @@ def table() -> pd.DataFrame:
     add(every[:4], levels, point=["curve"], **both, **asked)
     add(pair, levels[:1], point=["samples"], **both, **mlp, samples=[8, 500, 2000])
     designs = {"point": ["fixed total", "fixed per class", "same images"]}
-    designs |= {"attack": ["mlp", "loss threshold", "svm"], "classes": [10, 100, 1000]}
+    designs |= {"attack": ["mlp, chosen", "loss threshold", "mlp"]}
+    designs |= {"classes": [10, 100, 1000]}
     add(pair, **designs, metric=["accuracy", "auc"])
     known = ["small, dense", "small, ticket", "larger, dense"]
     both = {"source": known, "target": known, "metric": ["accuracy", "auc"]}
     add(point=["transfer"], **both)
     attacks = ["correctness", "loss", "lira, offline_tail", "lira, online", "mlp"]
+    attacks += ["strongest"]
     family = {"point": ["family", "other"], "attack": attacks}
     add(every, levels, **family, metric=["auc", "tpr at 1% fpr", "accuracy"])
     add(every, levels, **family, metric=["auc in class"], **{"class": [0, 1]})
@@ -145,7 +148,7 @@ def test_classes(table):
         ):
             x, y = found.pop(f"{arm}, {attack}")
             query = f"point == '{design}' and arm == '{arm}' and metric == 'accuracy'"
-            of = "mlp" if attack == "MLP" else attack
+            of = "mlp, chosen" if attack == "MLP" else attack
             expected = means(table, "classes", f"{query} and attack == '{of}'")
             np.testing.assert_allclose(y, expected)
             np.testing.assert_allclose(x, [10, 100, 1000], rtol=0.05)
@@ -187,8 +190,9 @@ def test_transfer(table):
 def test_attacks(table):
     figure = figures.attacks(table)
     lines = ["MLP (the paper's)", "gap (correctness)", "loss"]
-    lines += ["LiRA, offline (tail)", "LiRA, online"]
+    lines += ["LiRA, offline (tail)", "LiRA, online", "the strongest, chosen elsewhere"]
     attacks = ["mlp", "correctness", "loss", "lira, offline_tail", "lira, online"]
+    attacks += ["strongest"]
     assert ticks(figure.axes[0].yaxis) == lines
     assert figure.axes[0].yaxis_inverted()
     three = {"dense": "none", "one-shot, 80 %": "ticket", "one-shot, 95 %": "high"}
@@ -200,7 +204,7 @@ def test_attacks(table):
             rows = table.query(query + " and arm in ('dense', 'one-shot')")
             expected = rows.groupby("attack")["value"].mean()[attacks]
             np.testing.assert_allclose(x, unit * expected)
-            np.testing.assert_allclose(y, range(5), atol=0.3)
+            np.testing.assert_allclose(y, range(6), atol=0.3)
         assert axis.lines[0].get_xdata()[0] == {1: 0.5, 100: 1}[unit]
     assert [a.get_xscale() for a in figure.axes] == ["linear", "log"]
 
@@ -226,11 +230,12 @@ def test_treatments(table):
     figure = figures.treatments(table)
     ways = {"iterative": "iterative", "SNIP": "snip", "GraSP": "grasp"}
     ways |= {"SynFlow": "synflow", "random mask": "random mask"}
+    ways |= {"partner’s mask": "partner's mask"}
     arms = {"dense": ("dense", "none"), "one-shot, 80 %": ("one-shot", "ticket")}
     arms |= {"one-shot, 95 %": ("one-shot", "high")}
     arms |= {f"{name}, 95 %": (arm, "high") for name, arm in ways.items()}
     assert ticks(figure.axes[0].yaxis) == list(arms)
-    rows = table.query("point == 'family' and attack == 'lira, online'")
+    rows = table.query("point == 'family' and attack == 'strongest'")
     for axis, unit in zip(figure.axes, [1, 100], strict=True):
         metric = {1: "auc", 100: "tpr at 1% fpr"}[unit]
         by = rows[rows["metric"] == metric].groupby(["arm", "level"])["value"].mean()
@@ -241,7 +246,7 @@ def test_treatments(table):
         )
     colours = [c.lines[0].get_color() for c in figure.axes[0].containers]
     assert colours[:3] == [COLOURS["dense"], COLOURS["ticket"], SKY]
-    assert colours[3:] == [SKY] * 4 + [COLOURS["random mask"]]
+    assert colours[3:] == [SKY] * 4 + [COLOURS["random mask"], SKY]
 
 
 def test_by_class(table):

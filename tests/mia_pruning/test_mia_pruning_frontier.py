@@ -9,7 +9,8 @@ import pytest
 from scipy import stats
 from sklearn.isotonic import IsotonicRegression
 
-from lottolab.mia_pruning.comparisons import frontier, strongest
+from lottolab.mia_pruning.comparisons import frontier
+from lottolab.truth.intervals import strongest
 
 # --- one curve
 

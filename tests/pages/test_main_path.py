@@ -9,7 +9,8 @@ from lottolab.machine import setup
 from lottolab.pages.folds import MARK
 
 # words, figures and tables at most; a chapter joins when it has been gone over
-LIMITS = {"ensembles": (2500, 10), "modelguard": (3000, 12), "ownership": (3000, 12)}
+LIMITS = {"ensembles": (2500, 10), "membership": (3000, 12), "modelguard": (3000, 12)}
+LIMITS["ownership"] = (3000, 12)
 
 
 def main_path(notebook):

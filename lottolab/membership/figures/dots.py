@@ -15,9 +15,14 @@ ATTACKS = {
     "lira, offline_density": "LiRA, offline (density)",
     "rmia, online": "RMIA, online",
     "rmia, offline": "RMIA, offline",
+    "rmia, online, gamma 1": "RMIA, online, γ = 1",
+    "rmia, online, gamma 1, largest half": "RMIA, γ = 1, largest half",
+    "rmia, offline, gamma 1": "RMIA, offline, γ = 1",
+    "strongest": "the strongest, chosen elsewhere",
 }
 WAYS = {"iterative": "iterative", "snip": "SNIP", "grasp": "GraSP"}
 WAYS |= {"synflow": "SynFlow", "random mask": "random mask"}
+WAYS |= {"partner's mask": "partner’s mask"}
 TPR = "true positive rate (%) at\na false positive rate of 1 %"
 # Metric to the name of its axis, its unit and what chance gives.
 METRICS = {
@@ -45,12 +50,12 @@ def attacks(table: pd.DataFrame) -> Figure:
 
 
 def treatments(table: pd.DataFrame) -> Figure:
-    """Draw online LiRA's AUC, and TPR at 1 % FPR, against each way of pruning.
+    """Draw the strongest attack's AUC, and TPR at 1 % FPR, on each way of pruning.
 
     Rows of `point` family at the level high, beside the dense network and the one-shot
     ticket of the level ticket.
     """
-    rows = where(table, point="family", attack="lira, online")
+    rows = where(table, point="family", attack="strongest")
     series = [(look, {look.pop("label"): here}) for look, here in _three(rows)]
     high = where(rows, level="high")
     for arm, name in WAYS.items():

@@ -8,6 +8,7 @@ from lottolab.membership.figures.style import LOOKS
 from lottolab.pages.plots import CHANCE, PAPER, finished, means, panels, where
 
 NETWORKS = ("small", "larger")
+NAMES = {"mlp": "MLP", "mlp, chosen": "MLP"}
 KINDS = {
     "members": {"linestyle": "-"},
     "non-members": {"linestyle": ":", "markerfacecolor": "white"},
@@ -57,6 +58,8 @@ def curve(
 def classes(table: pd.DataFrame, paper: dict[int, float]) -> Figure:
     """Draw the attack's accuracy against the number of classes (§4.1.1).
 
+    The MLP learns from all known examples, in the encoding that is best elsewhere.
+
     Args:
         table: also with the column `classes`; a panel each of three values of `point`.
         paper: number of classes to the accuracy that the paper reports.
@@ -66,7 +69,7 @@ def classes(table: pd.DataFrame, paper: dict[int, float]) -> Figure:
     for axis, (design, title) in zip(axes[0], DESIGNS.items(), strict=True):
         axis.plot(paper.keys(), [100 * v for v in paper.values()], **PAPER)
         here = where(table, point=design)
-        _pair(axis, here, "classes", {"mlp": {}, "loss threshold": thin})
+        _pair(axis, here, "classes", {"mlp, chosen": {}, "loss threshold": thin})
         axis.set_title(title, fontsize=11)
     axes[0, 1].set_xlabel("classes")
     axes[0, 0].set_ylabel("attack accuracy (%)")
@@ -107,7 +110,7 @@ def _pair(axis: Axes, rows: pd.DataFrame, by: str, shown: dict[str, dict]) -> No
     rows = where(rows, metric="accuracy")
     for attack, more in shown.items():
         for arm, factor in {"dense": 0.96, "one-shot": 1.04}.items():
-            name = f"{arm}, {'MLP' if attack == 'mlp' else attack}"
+            name = f"{arm}, {NAMES.get(attack, attack)}"
             look = LOOKS[arm] | more | {"label": name}
             groups = where(rows, arm=arm, attack=attack).groupby(by)
             means(axis, [(place * factor, here) for place, here in groups], look)

@@ -1,5 +1,6 @@
-"""Comparisons at equal terms: `frontier` at matched accuracy, `strongest` attacks.
+"""Comparisons at equal terms: `frontier`, leakage at matched accuracy.
 
-Both read tidy tables, a row a measurement, and take a pool of images as the replicate:
-its models are each other's references.
+It reads tidy tables, a row a measurement, and takes a pool of images as the replicate:
+its models are each other's references. The strongest of several attacks is chosen by
+`lottolab.truth.intervals.strongest`, which chapter 2 uses too.
 """
