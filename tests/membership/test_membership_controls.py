@@ -48,21 +48,30 @@ def strongest():
     return relative.strongest(treatment=DENSE, groups=[0], **SETTING)
 
 
-# ------------------------------------------------------- the partner's mask
+# ---------------------------------------------------- masks of other images
 
 
-def test_a_borrowed_mask_is_found_on_the_partners_images_from_the_same_weights():
-    given = SETTING | {"seed": 2}
-    outcome = borrowed.ticket(rates=[0.5], **given)
+def images_of(found_on):
+    """Return images and labels on which the mask of seed 2 is to be found."""
+    if found_on == "outsiders":
+        images, labels, member = apart.disjoint(0, 2, 6, **SETTING)
+        return images[member], labels[member]
     source = datasets.load("digits")
     out = partition.halves(source, **SETTING["sizes"], seed=2)["out"]
     partner = partition.halves(source, **SETTING["sizes"], seed=3)["train"]
     assert set(out.tolist()) == set(partner.tolist())
+    return source.images[out], source.labels[out]
+
+
+@pytest.mark.parametrize("found_on", ["partner", "outsiders"])
+def test_a_borrowed_mask_is_found_on_other_images_from_the_same_weights(found_on):
+    given = SETTING | {"seed": 2}
+    outcome = borrowed.ticket(rates=[0.5], found_on=found_on, **given)
     parts = tickets.read(**given)
     model = tickets.build(parts=parts, **given)
     start = {k: v.clone() for k, v in model.state_dict().items()}
     recipe = train.recipe(SETTING["recipe"])
-    train.fit(model, source.images[out], source.labels[out], recipe, seed=2)
+    train.fit(model, *images_of(found_on), recipe, seed=2)
     state = {k: v.cpu() for k, v in model.state_dict().items()}
     wanted = masks.magnitude(state, masks.dense(model), 0.5)
     own = tickets.iterative(rates=[0.5], **given)["masks"]
@@ -77,16 +86,19 @@ def test_a_borrowed_mask_is_found_on_the_partners_images_from_the_same_weights()
 
 def test_a_borrowed_mask_needs_one_step_back_to_the_initialisation():
     with pytest.raises(ValueError, match="one pruning rate"):
-        borrowed.ticket(rates=[0.5, 0.5], seed=0, **SETTING)
+        borrowed.ticket(rates=[0.5, 0.5], found_on="partner", seed=0, **SETTING)
+    late = SETTING | {"rewind_at": 1}
     with pytest.raises(ValueError, match="rewind_at must be 0"):
-        borrowed.ticket(rates=[0.5], seed=0, **SETTING | {"rewind_at": 1})
+        borrowed.ticket(rates=[0.5], found_on="partner", seed=0, **late)
+    with pytest.raises(ValueError, match="found_on must be one of"):
+        borrowed.ticket(rates=[0.5], found_on="pool", seed=0, **SETTING)
     apart_sizes = {"train": 100, "val": 0, "test": 50}
     with pytest.raises(ValueError, match="sizes must be those of"):
         borrowed.partner(seed=0, **SETTING | {"sizes": apart_sizes})
 
 
 def test_the_answers_of_a_borrowed_mask_have_the_seeds_own_members():
-    how = {"name": "borrowed", "rates": [0.5]}
+    how = {"name": "borrowed", "rates": [0.5], "found_on": "outsiders"}
     found = borrowed.answers(treatment=how, seed=2, **SETTING)
     seeds, pool = relative.known(how, 0, **SETTING)
     assert seeds == list(range(6))

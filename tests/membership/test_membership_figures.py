@@ -39,7 +39,7 @@ def table() -> pd.DataFrame:
 
     pair, levels = ["dense", "one-shot"], ["ticket", "high"]
     every = [*pair, "late", "random mask", "iterative", "snip", "grasp", "synflow"]
-    every += ["partner's mask"]
+    every += ["partner's mask", "outsiders' mask"]
     both = {"network": ["small", "larger"]}
     mlp = {"attack": ["mlp", "svm"], "metric": ["accuracy", "auc"]}
     asked = {"metric": ["member_accuracy", "nonmember_accuracy", "fresh_accuracy"]}
@@ -230,7 +230,7 @@ def test_treatments(table):
     figure = figures.treatments(table)
     ways = {"iterative": "iterative", "SNIP": "snip", "GraSP": "grasp"}
     ways |= {"SynFlow": "synflow", "random mask": "random mask"}
-    ways |= {"partner’s mask": "partner's mask"}
+    ways |= {"outsiders’ mask": "outsiders' mask", "partner’s mask": "partner's mask"}
     arms = {"dense": ("dense", "none"), "one-shot, 80 %": ("one-shot", "ticket")}
     arms |= {"one-shot, 95 %": ("one-shot", "high")}
     arms |= {f"{name}, 95 %": (arm, "high") for name, arm in ways.items()}

@@ -22,7 +22,7 @@ ATTACKS = {
 }
 WAYS = {"iterative": "iterative", "snip": "SNIP", "grasp": "GraSP"}
 WAYS |= {"synflow": "SynFlow", "random mask": "random mask"}
-WAYS |= {"partner's mask": "partner’s mask"}
+WAYS |= {"outsiders' mask": "outsiders’ mask", "partner's mask": "partner’s mask"}
 TPR = "true positive rate (%) at\na false positive rate of 1 %"
 # Metric to the name of its axis, its unit and what chance gives.
 METRICS = {
