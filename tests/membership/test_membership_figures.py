@@ -246,7 +246,7 @@ def test_treatments(table):
         )
     colours = [c.lines[0].get_color() for c in figure.axes[0].containers]
     assert colours[:3] == [COLOURS["dense"], COLOURS["ticket"], SKY]
-    assert colours[3:] == [SKY] * 4 + [COLOURS["random mask"], SKY]
+    assert colours[3:] == [SKY] * 4 + [COLOURS["random mask"], SKY, SKY]
 
 
 def test_by_class(table):
