@@ -69,15 +69,14 @@ def installed(requirements: Iterable[str]) -> dict[str, metadata.Distribution]:
             found[name] = metadata.distribution(name)
         except metadata.PackageNotFoundError:  # another system's
             continue
-        for line in found[name].requires or []:
-            more = Requirement(line)
-            if not more.marker or any(more.marker.evaluate({"extra": e}) for e in extras):
-                left.append(more)
+        for more in map(Requirement, found[name].requires or []):
+            holds = more.marker.evaluate if more.marker else lambda _: True
+            left += [more] * any(holds({"extra": extra}) for extra in extras)
     return found
 
 
 def megabytes(requirements: Iterable[str], without: Iterable[str] = ()) -> int:
-    """Return what requirements take on this disk, in 10^6 bytes, as pip recorded it.
+    """Return what requirements take on this disk, in 10^6 bytes, compiled files too.
 
     Args:
         requirements: lines of pip's; what these require counts, too.
@@ -85,4 +84,5 @@ def megabytes(requirements: Iterable[str], without: Iterable[str] = ()) -> int:
     """
     apart = installed(without)
     found = [d for n, d in installed(requirements).items() if n not in apart]
-    return round(sum(f.size or 0 for d in found for f in d.files or []) / 1e6)
+    files = [Path(file.locate()) for dist in found for file in dist.files or []]
+    return round(sum(path.stat().st_size for path in files if path.exists()) / 1e6)
