@@ -32,6 +32,17 @@ def build(
 
 
 @app.command()
+def pack(
+    chapter: Annotated[str, typer.Argument(help="e.g. ownership")],
+    output: Output = OUTPUT,
+) -> None:
+    """Make one zip of a chapter with its code and data, to be read and run alone."""
+    from lottolab.labs import pack as packing
+
+    typer.echo(packing.chapter(output, chapter))
+
+
+@app.command()
 def grade(
     folder: Annotated[Path, typer.Argument(help="<student>/<lab>/<lab>.ipynb")],
     output: Output = OUTPUT,

@@ -13,6 +13,8 @@ from importlib import metadata
 from pathlib import Path
 
 LIST = Path(__file__).resolve().parents[2] / "pyproject.toml"
+# Modules that are not called as what brings them.
+BROUGHT = {"bs4": "beautifulsoup4", "dask": "distributed", "nbformat": "jupyterlab"}
 
 
 def groups(path: Path = LIST) -> dict[str, list[str]]:
@@ -36,6 +38,20 @@ def lines(cells: Iterable[str], also: Iterable[str] = ()) -> list[str]:
     if unknown := sorted(wanted - listed.keys()):
         raise LookupError(f"pyproject.toml does not list {unknown[0]}")
     return [listed[name] for name in sorted(wanted)]
+
+
+def extra(module: str) -> str | None:
+    """Return the extra that brings a module; None where none does.
+
+    >>> extra("prometheus_client"), extra("bs4"), extra("torch")
+    ('service', 'book', None)
+    """
+    top = module.partition(".")[0]
+    name = BROUGHT.get(top, top.replace("_", "-"))
+    for group, listed in groups().items():
+        if group and any(re.match(r"[\w.-]+", line)[0] == name for line in listed):
+            return group
+    return None
 
 
 def imported(cell: str) -> set[str]:
