@@ -6,6 +6,9 @@ import zipfile
 from importlib import metadata
 from pathlib import Path
 
+from nbclient import NotebookClient
+from nbformat import NotebookNode
+
 from lottolab.labs import needs
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -32,6 +35,17 @@ class Given(PathFinder):
 
 sys.addaudithook(refuse)
 sys.meta_path = [Given if finder is PathFinder else finder for finder in sys.meta_path]
+"""
+# What a cell finds: no package that was not asked for, no network, no repository.
+NOTHING_ELSE = """\
+import importlib.util, socket
+for name in ("nbgrader", "dask", "pytest"):
+    assert importlib.util.find_spec(name) is None, name
+try:
+    socket.create_connection(("192.0.2.1", 80), 1)
+except OSError as error:
+    assert "there is no network here" in str(error)
+    print("nothing else")
 """
 
 
@@ -61,7 +75,25 @@ def there(lines: list[str]) -> set[str]:
     return {module for module, dists in found if given & set(dists)}
 
 
-def environment(place: Path, folder: Path, *, ours: bool = False) -> dict[str, str]:
+def execute(notebook: NotebookNode, place: Path, env: dict[str, str]) -> None:
+    """Run all cells of a notebook in a kernel of its own, whatever they raise."""
+    where = {"metadata": {"path": str(place)}}
+    client = NotebookClient(notebook, timeout=300, allow_errors=True, resources=where)
+    client.execute(env=env)
+
+
+def said(cell: NotebookNode) -> str:
+    """Return what a cell printed, and its value as text."""
+    texts = [
+        out.get("text") or out.get("data", {}).get("text/plain", "")
+        for out in cell.outputs
+    ]
+    return "".join(texts)
+
+
+def environment(
+    place: Path, folder: Path, *, home: Path | None = None, ours: bool = False
+) -> dict[str, str]:
     """Return the variables of a machine without a network and with an empty home.
 
     Processes that have them import what `place/requirements.txt` asks for, and nothing
@@ -69,10 +101,11 @@ def environment(place: Path, folder: Path, *, ours: bool = False) -> dict[str, s
 
     Args:
         place: an unpacked zip.
-        folder: gets the home, unless it is there, and the guard.
+        folder: gets the guard.
+        home: where matplotlib's list of fonts may be, which takes seconds; else empty.
         ours: whether the package that lies in `place` can be imported.
     """
-    guard, home = folder / f"guard-{place.name}", folder / "home"
+    guard, home = folder / "guard", home or folder / "home"
     guard.mkdir(parents=True)
     home.mkdir(exist_ok=True)
     missing = set(metadata.packages_distributions()) - there(asked(place))

@@ -21,11 +21,12 @@ from collections.abc import Iterable
 from contextlib import contextmanager, redirect_stderr
 from pathlib import Path
 
+import alone
 import matplotlib.pyplot as plt
 import nbformat
 import pandas as pd
 import pytest
-from nbformat.v4 import new_output
+from nbformat.v4 import new_code_cell, new_output
 from nbgrader.utils import determine_grade, is_grade
 
 from lottolab.labs import build, contain, grade
@@ -254,16 +255,34 @@ def test_a_student_gets_no_line_of_a_solution_or_of_a_hidden_test(made, lab):
     assert len(secret) > 20
     path = next(p for p in made["zips"] if p.stem == lab)
     with zipfile.ZipFile(path) as archive:
-        assert (
-            sorted(n.partition("/")[0] for n in archive.namelist())[0] == "README.txt"
-        )
-        assert {f"{lab}/{lab}.ipynb", f"{lab}/given.npz"} < set(archive.namelist())
-        assert not [n for n in archive.namelist() if "prepare" in n]
+        held = {"README.txt", "requirements.txt", f"{lab}.ipynb", "given.npz"}
+        assert set(archive.namelist()) == {f"{lab}/{name}" for name in held}
         student = json.loads(archive.read(f"{lab}/{lab}.ipynb"))["cells"]
     lines = {s.strip() for c in student for s in "".join(c["source"]).splitlines()}
     assert not lines & {s for s in secret - shown if len(s) > 3}
     assert not [c for c in student if c.get("outputs")]
     assert any("YOUR CODE HERE" in line for line in lines)
+
+
+@pytest.mark.parametrize("lab", build.names())
+def test_a_zip_gives_the_same_points_alone_and_offline(made, lab, tmp_path):
+    path = next(p for p in made["zips"] if p.stem == lab)
+    place = alone.unpacked(path, tmp_path)
+    env = alone.environment(place, tmp_path, home=made["course"].parent / "home")
+    what, _, cells = answers(lab)[0]
+    assert what.startswith("right: ")
+    there = answered(place / f"{lab}.ipynb", cells)
+    there.cells.insert(0, new_code_cell(alone.NOTHING_ELSE))
+    alone.execute(there, place, env)
+    graded = [cell for cell in there.cells if is_grade(cell)]
+    points = {cell.metadata.nbgrader.grade_id: determine_grade(cell) for cell in graded}
+    here = run(answered(place / f"{lab}.ipynb", cells), place)
+    by_machine = {task: points[task] for task in here.index}
+    assert by_machine == {
+        row.Index: (row.score, row.max_score) for row in here.itertuples()
+    }
+    assert (here["score"] == here["max_score"]).all()
+    assert there.cells[0].outputs[0].text == "nothing else\n"
 
 
 @pytest.mark.parametrize("lab", build.names())
