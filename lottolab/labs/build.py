@@ -73,7 +73,9 @@ def build(
         generate(course, lab)
         if lines := leaks(course / "source" / lab, course / "release" / lab):
             raise RuntimeError(f"the student edition of {lab} gives away: {lines[0]}")
-    return [pack.lab(output, course, lab) for lab in labs]
+    notebooks = {lab: SOURCES / lab / f"{lab}.ipynb" for lab in labs}
+    release = course / "release"
+    return [pack.lab(output, release / n, source) for n, source in notebooks.items()]
 
 
 def configuration(course: Path):

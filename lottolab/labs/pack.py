@@ -41,7 +41,8 @@ Work in the cells that say YOUR CODE HERE, and replace the line that raises
 NotImplementedError, too. The cell after each of them checks your work; in the menu Run,
 "Restart Kernel and Run All Cells" checks all of it, up to the first cell that fails.
 Hand in {name}.ipynb and nothing else. For the next lab, install its requirements.txt
-into the same venv; most of it is then there.
+into the same venv; most of it is then there. If your answer imports more than the lab
+does, such as scipy: pip install scipy.
 """
 CHAPTER = """\
 The page shows what was measured. Its cells compute it anew, at the scale laptop: a core
@@ -57,20 +58,18 @@ ROOT = BOOK.parent
 ALWAYS = ("LICENSE", "README.md", "_toc.yml", "pyproject.toml", "data/claims.yaml")
 
 
-def lab(output: Path, course: Path, name: str) -> Path:
-    """Write `output/<name>.zip` of a lab's student edition; return its path.
+def lab(output: Path, release: Path, source: Path) -> Path:
+    """Write `output/<lab>.zip` of a student edition; return its path.
 
     Args:
         output: an empty folder, or one whose zip of that name is replaced.
-        course: holds `release`, and `source`: what solutions import, a student needs.
-        name: the lab's.
+        release: the student edition, a folder that is named like the lab.
+        source: our notebook with its solutions: what they import, a student needs.
 
     Raises:
         LookupError: the notebook imports what pyproject.toml does not list.
     """
-    release = course / "release" / name
-    source = course / "source" / name / f"{name}.ipynb"
-    cells = nbformat.read(source, as_version=4).cells
+    name, cells = release.name, nbformat.read(source, as_version=4).cells
     code = [cell.source for cell in cells if cell.cell_type == "code"]
     lines = needs.lines(code, also=["jupyterlab"])
     about = {"title": f"Lab: {name}", "notebook": f"{name}.ipynb"}

@@ -78,7 +78,7 @@ def there(lines: list[str]) -> set[str]:
 def execute(notebook: NotebookNode, place: Path, env: dict[str, str]) -> None:
     """Run all cells of a notebook in a kernel of its own, whatever they raise."""
     where = {"metadata": {"path": str(place)}}
-    client = NotebookClient(notebook, timeout=300, allow_errors=True, resources=where)
+    client = NotebookClient(notebook, allow_errors=True, resources=where)
     client.execute(env=env)
 
 
