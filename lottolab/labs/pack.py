@@ -13,9 +13,8 @@ import nbformat
 
 from lottolab.checks import one_of
 from lottolab.labs import needs
-from lottolab.pages.parameters import BOOK
+from lottolab.pages import parameters
 from lottolab.truth import results
-from lottolab.truth.claims_file import CHAPTERS
 from lottolab.units import duration
 
 README = """\
@@ -54,7 +53,7 @@ Links to other pages of the book lead nowhere here.
 """
 # What one chapter imports beyond what all do: chapter 4 asks its service over HTTP.
 EXTRAS = {"modelguard": ["service"]}
-ROOT = BOOK.parent
+ROOT = parameters.BOOK.parent
 ALWAYS = ("LICENSE", "README.md", "_toc.yml", "pyproject.toml", "data/claims.yaml")
 
 
@@ -84,7 +83,7 @@ def chapter(output: Path, name: str) -> Path:
     Raises:
         ValueError: there is no such chapter.
     """
-    one_of("the chapter", name, CHAPTERS)
+    one_of("the chapter", name, parameters.rehearsed("laptop"))
     extras, listed = ["jupyter", *EXTRAS.get(name, [])], needs.groups()
     lines = [line for group in ("", *extras) for line in listed[group]]
     took = duration(results.read_stages(name, "laptop")["seconds"].sum())
