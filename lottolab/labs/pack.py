@@ -33,7 +33,7 @@ In the folder of this file:
 {more}"""
 # 2.14.1 from PyPI; of Linux' CPU edition 2.13.0. What torch itself requires is in it.
 TORCH = """
-torch takes 0.6 GB more on Windows and macOS. On Linux it takes 5.6 GB; 0.8 GB if you
+torch takes 0.7 GB more on Windows and macOS. On Linux it takes 5.6 GB; 0.9 GB if you
 install its CPU edition first, by the command on torch's own page."""
 LAB = """\
 Work in the cells that say YOUR CODE HERE, and replace the line that raises

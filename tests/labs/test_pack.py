@@ -124,7 +124,7 @@ def test_the_readme_says_what_it_takes(output, tmp_path):
     )
     for part in (
         "Python 3.11",
-        "torch takes 0.6 GB",
+        "torch takes 0.7 GB",
         "pip install -r requirements.txt",
     ):
         assert part in text
