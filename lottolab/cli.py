@@ -18,6 +18,7 @@ from rich.table import Table
 # Help and complaints about typos import nothing else of lottolab: each command checks
 # its words first, and imports what it runs when it does.
 from lottolab import checks
+from lottolab.labs import needs
 from lottolab.machine import settle
 from lottolab.reruns import commands as reruns
 from lottolab.units import duration
@@ -182,6 +183,14 @@ def main(arguments: list[str] | None = None) -> int:
         return 2
     except (RuntimeError, OSError) as error:
         print(f"lottolab: {error}", file=sys.stderr)
+        return 1
+    except ModuleNotFoundError as error:
+        if (extra := needs.extra(error.name or "")) is None:
+            raise
+        told = (
+            f"this needs {error.name}, which is not installed; in {ROOMS.parent} do: "
+        )
+        print(f"lottolab: {told}pip install -e '.[{extra}]'", file=sys.stderr)
         return 1
     except Exception as error:  # click's own complaints about options
         if not hasattr(error, "format_message"):

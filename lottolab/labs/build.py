@@ -6,9 +6,7 @@ import os
 import re
 import runpy
 import shutil
-import subprocess
 import sys
-import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,6 +15,7 @@ import numpy as np
 from joblib import Parallel, delayed
 
 from lottolab.checks import one_of, require, whole
+from lottolab.labs import pack
 from lottolab.pages.parameters import BOOK
 
 SOURCES = BOOK / "labs" / "source"
@@ -26,27 +25,6 @@ GIVEN = "given.npz"
 KEPT = "@KEPT@"
 REGION = re.compile(r"### BEGIN (SOLUTION|HIDDEN TESTS)\n(.*?)### END \1", re.DOTALL)
 HIDDEN = "### BEGIN HIDDEN TESTS\n{}\n### END HIDDEN TESTS"
-README = """\
-Lab: {lab}
-
-You need Python 3.11 or newer. A GPU is not needed, and after the installation no
-network. In the folder of this file:
-
-    python3 -m venv venv
-    . venv/bin/activate              (Windows: venv\\Scripts\\activate)
-    pip install {wheel}
-    jupyter lab {lab}/{lab}.ipynb
-
-One installation serves all labs. It is large, because torch is: several GB on Linux.
-
-Work in the cells that say YOUR CODE HERE, and replace the line that raises
-NotImplementedError, too. The cell after each of them checks your work. The button
-Validate above the notebook, or
-
-    nbgrader validate {lab}/{lab}.ipynb
-
-checks all of it. Hand in {lab}.ipynb and nothing else.
-"""
 
 
 def names() -> list[str]:
@@ -90,13 +68,14 @@ def build(
     output.mkdir(parents=True, exist_ok=True)
     for lab in names():  # those of another variant, too
         (output / f"{lab}.zip").unlink(missing_ok=True)
-    wheel = make_wheel(output)
     for lab, (given, kept) in zip(labs, data, strict=True):
         _place(course / "source" / lab, lab, given, kept, added)
         generate(course, lab)
         if lines := leaks(course / "source" / lab, course / "release" / lab):
             raise RuntimeError(f"the student edition of {lab} gives away: {lines[0]}")
-    return [_zip(output, course / "release" / lab, wheel) for lab in labs]
+    notebooks = {lab: SOURCES / lab / f"{lab}.ipynb" for lab in labs}
+    release = course / "release"
+    return [pack.lab(output, release / n, source) for n, source in notebooks.items()]
 
 
 def configuration(course: Path):
@@ -208,33 +187,3 @@ def _own_tests(folder: Path | None, labs: list[str]) -> dict[tuple[str, str], st
     for lab, _ in found:
         one_of("the lab", lab, names())
     return {key: p.read_text("utf-8") for key, p in found.items() if key[0] in labs}
-
-
-def make_wheel(output: Path) -> Path:
-    """Build this package's wheel into `output`, without a network."""
-    work = output / ".wheel"
-    shutil.rmtree(work, ignore_errors=True)
-    skip = shutil.ignore_patterns("__pycache__")
-    shutil.copytree(BOOK.parent / "lottolab", work / "lottolab", ignore=skip)
-    for name in ("pyproject.toml", "requirements.txt", "README.md", "LICENSE"):
-        shutil.copy(BOOK.parent / name, work / name)
-    for old in output.glob("lottolab-*.whl"):
-        old.unlink()
-    command = [sys.executable, "-m", "pip", "wheel", "--no-deps", "--no-index"]
-    command += ["--no-build-isolation", "--quiet", "-w", str(output), str(work)]
-    done = subprocess.run(command, capture_output=True, text=True)
-    shutil.rmtree(work)
-    if done.returncode:
-        raise RuntimeError(f"the wheel was not built: {done.stderr.strip()[-300:]}")
-    return next(output.glob("lottolab-*.whl"))
-
-
-def _zip(output: Path, release: Path, wheel: Path) -> Path:
-    lab = release.name
-    path = output / f"{lab}.zip"
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
-        archive.writestr("README.txt", README.format(lab=lab, wheel=wheel.name))
-        archive.write(wheel, wheel.name)
-        for file in sorted(release.iterdir()):
-            archive.write(file, f"{lab}/{file.name}")
-    return path

@@ -5,10 +5,11 @@ from typing import Annotated
 
 import typer
 
-from lottolab.pages.parameters import BOOK
+from lottolab import checks
+from lottolab.pages import parameters
 from lottolab.runs import files
 
-OUTPUT = BOOK.parent / "_build" / "labs"
+OUTPUT = parameters.BOOK.parent / "_build" / "labs"
 app = typer.Typer(
     help="Make the course labs for students, and grade them.", no_args_is_help=True
 )
@@ -29,6 +30,18 @@ def build(
 
     for path in making.build(output, variant=variant, tests=tests, labs=lab or None):
         typer.echo(path)
+
+
+@app.command()
+def pack(
+    chapter: Annotated[str, typer.Argument(help="e.g. ownership")],
+    output: Output = OUTPUT,
+) -> None:
+    """Make one zip of a chapter with its code and data, to be read and run alone."""
+    checks.one_of("the chapter", chapter, parameters.rehearsed("laptop"))
+    from lottolab.labs import pack as packing
+
+    typer.echo(packing.chapter(output, chapter))
 
 
 @app.command()

@@ -12,6 +12,7 @@ import sys
 import textwrap
 
 from lottolab import __version__
+from lottolab.labs import needs
 from lottolab.machine import capacity, findings, setup
 from lottolab.machine.findings import NEEDED, OK, Line
 from lottolab.units import gb
@@ -37,8 +38,7 @@ def main() -> int:
 def page() -> dict[str, list[Line]]:
     """Return the findings by heading: the machine, then each of the three readers."""
     cores, memory = capacity.cores(), capacity.memory()
-    asked = (setup.ROOT / "requirements.txt").read_text("utf-8")
-    lacking = findings.requirements(asked)
+    lacking = findings.requirements(needs.groups(setup.ROOT / "pyproject.toml"))
     told = findings.torch_lines() if importlib.util.find_spec("torch") else []
     what = f"{cores} cores, {gb(memory) if memory else 'unknown'} of memory"
     machine = [

@@ -33,14 +33,14 @@ class Line(NamedTuple):
     mend: str = ""
 
 
-def requirements(text: str) -> list[Line]:
-    """Return what is missing, or too old or new, of the lines of requirements.txt."""
-    asked = [line.split("#")[0].strip() for line in text.splitlines()]
-    wrong = [told for told in map(_lacking, filter(None, asked)) if told]
+def requirements(groups: Mapping[str, list[str]]) -> list[Line]:
+    """Return what is missing, or too old or new, of what pyproject.toml lists."""
+    asked = [line for lines in groups.values() for line in lines]
+    wrong = [told for told in map(_lacking, asked) if told]
     if not wrong:
         return []
     listed = ", ".join(wrong[:8]) + (f" and {len(wrong) - 8} more" * (len(wrong) > 8))
-    return [Line(NEEDED, f"not as requirements.txt asks: {listed}", INSTALL)]
+    return [Line(NEEDED, f"not as pyproject.toml asks: {listed}", INSTALL)]
 
 
 def _lacking(asked: str) -> str:

@@ -1,4 +1,4 @@
-"""Make the project's own `.venv` and install what `requirements.txt` lists, once."""
+"""Make the project's own `.venv` and install what `requirements.txt` names, once."""
 
 import hashlib
 import os
@@ -17,7 +17,7 @@ VENV = """\
 lottolab: Python could not make the folder .venv (see above).
 On Debian and Ubuntu: sudo apt install python3-venv; then run the same command again."""
 PIP = """\
-lottolab: pip could not install what requirements.txt lists (see above).
+lottolab: pip could not install what requirements.txt names (see above).
 Run the same command again: what has been downloaded is not downloaded twice."""
 
 
@@ -40,7 +40,7 @@ def ready(root: Path = ROOT) -> str:
     if not whole and subprocess.call([sys.executable, "-m", "venv", venv]):
         sys.exit(VENV)
     pip += ["install", "--disable-pip-version-check"]
-    if subprocess.call([*pip, "-r", "requirements.txt", "-e", "."], cwd=root):
+    if subprocess.call([*pip, "-r", "requirements.txt"], cwd=root):
         sys.exit(PIP)
     stamp.write_text(wanted)
     if subprocess.call([python, "-c", "import pyzbar.pyzbar"], stderr=-3):

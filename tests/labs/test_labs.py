@@ -21,11 +21,12 @@ from collections.abc import Iterable
 from contextlib import contextmanager, redirect_stderr
 from pathlib import Path
 
+import alone
 import matplotlib.pyplot as plt
 import nbformat
 import pandas as pd
 import pytest
-from nbformat.v4 import new_output
+from nbformat.v4 import new_code_cell, new_output
 from nbgrader.utils import determine_grade, is_grade
 
 from lottolab.labs import build, contain, grade
@@ -56,6 +57,13 @@ def answered(source: Path, cells: dict[str, str]) -> nbformat.NotebookNode:
         cell.source = left.pop(task, cell.source)
     assert not left, f"no such cells: {list(left)}"
     return notebook
+
+
+def solutions(source: Path) -> list[nbformat.NotebookNode]:
+    """Return the cells of code that students write, as the instructor does."""
+    cells = nbformat.read(source, as_version=4).cells
+    marked = [(cell.metadata.get("nbgrader", {}), cell) for cell in cells]
+    return [c for m, c in marked if m.get("solution") and c.cell_type == "code"]
 
 
 def submit(source: Path, target: Path, cells: dict[str, str]) -> None:
@@ -254,16 +262,30 @@ def test_a_student_gets_no_line_of_a_solution_or_of_a_hidden_test(made, lab):
     assert len(secret) > 20
     path = next(p for p in made["zips"] if p.stem == lab)
     with zipfile.ZipFile(path) as archive:
-        assert (
-            sorted(n.partition("/")[0] for n in archive.namelist())[0] == "README.txt"
-        )
-        assert {f"{lab}/{lab}.ipynb", f"{lab}/given.npz"} < set(archive.namelist())
-        assert not [n for n in archive.namelist() if "prepare" in n]
+        held = {"README.txt", "requirements.txt", f"{lab}.ipynb", "given.npz"}
+        assert set(archive.namelist()) == {f"{lab}/{name}" for name in held}
         student = json.loads(archive.read(f"{lab}/{lab}.ipynb"))["cells"]
     lines = {s.strip() for c in student for s in "".join(c["source"]).splitlines()}
     assert not lines & {s for s in secret - shown if len(s) > 3}
     assert not [c for c in student if c.get("outputs")]
     assert any("YOUR CODE HERE" in line for line in lines)
+
+
+@pytest.mark.parametrize("lab", build.names())
+def test_a_zip_gives_all_points_alone_and_offline(made, lab, tmp_path):
+    place = alone.unpacked(made["course"].parent / f"{lab}.zip", tmp_path)
+    env = alone.environment(place, tmp_path, home=made["course"].parent / "home")
+    source = made["course"] / "source" / lab / f"{lab}.ipynb"
+    solved = {c.metadata.nbgrader.grade_id: c.source for c in solutions(source)}
+    notebook = answered(place / f"{lab}.ipynb", solved)
+    notebook.cells.insert(0, new_code_cell(alone.NOTHING_ELSE))
+    alone.execute(notebook, place, env)
+    assert alone.said(notebook.cells[0]) == "nothing else\n"
+    graded = [cell for cell in notebook.cells if is_grade(cell) and cell.outputs]
+    points = {c.metadata.nbgrader.grade_id: determine_grade(c) for c in graded}
+    whole = scores(made, "instructor", lab)
+    wanted = whole.loc[whole["by_hand"] == 0, "max_score"]
+    assert points == {task: (most, most) for task, most in wanted.items()}
 
 
 @pytest.mark.parametrize("lab", build.names())

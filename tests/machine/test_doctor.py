@@ -3,6 +3,7 @@
 import runpy
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -13,10 +14,17 @@ from lottolab.machine.findings import LACKS, NEEDED, OK, Line
 GB = 2**30
 
 
+def asks(root: Path, dependencies: list[str], tests: list[str] | None = None) -> None:
+    """Write a pyproject.toml that lists these, and an extra `tests`."""
+    lines = ["[project]", f"dependencies = {dependencies}"]
+    lines += ["[project.optional-dependencies]", f"tests = {tests or []}"]
+    (root / "pyproject.toml").write_text("\n".join(lines))
+
+
 @pytest.fixture
 def machine(tmp_path, monkeypatch):
     """Give a whole machine: what a test takes away is all that is missing."""
-    (tmp_path / "requirements.txt").write_text("pytest>=8\n")
+    asks(tmp_path, ["pytest>=8"])
     monkeypatch.setattr(setup, "ROOT", tmp_path)
     monkeypatch.delenv("LOTTOLAB_STORE", raising=False)
     told = ["9.9.9+cu1", "AVX512", ["A GPU"], [80 * GB]]
@@ -48,11 +56,10 @@ def test_the_page_is_plain_narrow_and_says_that_all_is_well(machine, capfd):
 
 
 def test_a_missing_requirement_is_needed_and_mended_by_make_book(machine, capfd):
-    lines = "nowhere-to-be-found>=1  # a comment\n\n# one more\npytest>=8\npytest>=999"
-    (machine / "requirements.txt").write_text(lines)
+    asks(machine, ["nowhere-to-be-found>=1", "pytest>=8"], ["pytest>=999"])
     assert doctor.main() == 1
     out = capfd.readouterr().out
-    assert " !! not as requirements.txt asks: nowhere-to-be-found, pytest " in out
+    assert " !! not as pyproject.toml asks: nowhere-to-be-found, pytest " in out
     assert "(pytest>=999 is asked)" in out
     assert "    -> make book, or python -m lottolab book" in out
     assert "1 needed by `make book` and `make test` (!!)" in out
@@ -172,7 +179,7 @@ def test_it_runs_where_nothing_is_installed():
     done = subprocess.run(command, cwd=setup.ROOT, capture_output=True, text=True)
     assert done.stderr == ""
     assert done.returncode == 1
-    assert "requirements.txt asks: torch, torchvision, numpy" in done.stdout
+    assert "pyproject.toml asks: torch, torchvision, numpy" in done.stdout
     assert "torch cannot" not in done.stdout
 
 

@@ -70,7 +70,7 @@ def test_the_first_call_installs_everything_at_once(calls, capsys):
     assert (venv, pip, zbar) == ("venv", "pip", "zbar")
     assert made == [sys.executable, "-m", "venv", str(calls.root / ".venv")]
     assert installed[0] == asked[0] == str(calls.python)
-    assert installed[-4:] == ["-r", "requirements.txt", "-e", "."]
+    assert installed[-2:] == ["-r", "requirements.txt"]
     assert cwd == calls.root
     assert str(calls.root / ".venv") in capsys.readouterr().out
 

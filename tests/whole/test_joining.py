@@ -12,6 +12,7 @@ from packaging.requirements import Requirement
 from packaging.version import Version
 
 from lottolab import cli
+from lottolab.labs import needs
 from lottolab.pages import plain_sphinx
 from lottolab.reruns import execute
 from lottolab.truth import claims, results
@@ -21,11 +22,8 @@ WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
 FORMS = sorted((ROOT / ".github" / "ISSUE_TEMPLATE").glob("*.yml"))
 GUIDES = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")]
 GUIDES += [*FORMS, ROOT / ".github" / "pull_request_template.md"]
-NEEDS = [
-    Requirement(line)
-    for line in (ROOT / "requirements.txt").read_text("utf-8").splitlines()
-    if line and not line.startswith("#")
-]
+LISTED = [line for group in needs.groups().values() for line in group]
+NEEDS = [Requirement(line) for line in LISTED]
 EXAMPLE = {"<chapter>": "ownership", "<scale>": "laptop"}
 
 
@@ -131,8 +129,8 @@ def test_the_pythons_begin_where_the_project_does():
 def test_the_oldest_torch_is_the_one_that_is_allowed():
     script = next(s["run"] for s in steps("test") if "oldest" in s.get("if", ""))
     old, new = re.search(r"'s/(.*)/(.*)/'", script).groups()
-    pinned = re.sub(old, new, text(ROOT / "requirements.txt"), flags=re.MULTILINE)
-    lines = re.findall(r"^torch(?:vision)?==.*", pinned, re.MULTILINE)
+    pinned = re.sub(old, new, text(ROOT / "pyproject.toml"))
+    lines = re.findall(r'"(torch(?:vision)?==.*)"', pinned)
     oldest = {n.name: n.specifier for n in map(Requirement, lines)}
     assert set(oldest) == {"torch", "torchvision"}
     for need in NEEDS:
@@ -148,11 +146,17 @@ def test_the_published_folder_is_the_one_that_render_fills():
 
 def test_plain_sphinx_is_installed_with_all_extensions_and_without_the_wrapper():
     script = next(s["run"] for s in steps("weekly") if "printf" in s.get("run", ""))
-    dropped = re.search(r"'/(\^[\w>-]+)/d'", script)[1]
-    gone = re.findall(dropped + ".*", text(ROOT / "requirements.txt"), re.MULTILINE)
-    assert [Requirement(line).name for line in gone] == ["jupyter-book"]
+    dropped = re.search(r"'/(\"[\w>-]+)/d' pyproject.toml", script)[1]
+    gone = re.findall(dropped + ".*", text(ROOT / "pyproject.toml"))
+    assert [line.partition(">")[0] for line in gone] == ['"jupyter-book']
     given = plain_sphinx.settings(yaml.safe_load(text(ROOT / "_config.yml")))
     others = [name for name in given["extensions"] if "lottolab" not in name]  # ours
     wanted = {re.sub("[_.]", "-", name) for name in others}
     printed = shlex.split(script.split("printf '%s\\n'")[1].split(">> ")[0])
     assert {Requirement(word).name for word in printed if word.strip()} >= wanted
+
+
+def test_the_one_installation_has_every_extra():
+    (line,) = [n for n in text(ROOT / "requirements.txt").splitlines() if n[0] != "#"]
+    extras = re.fullmatch(r"-e \.\[([\w,]+)\]", line)[1]
+    assert extras.split(",") == [group for group in needs.groups() if group]

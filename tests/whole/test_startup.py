@@ -74,6 +74,7 @@ TYPOS = {
     "ownershp": "did you mean ownership?",
     "ownership embd": "Did you mean 'embed'?",
     "labs bild": "Did you mean 'build'?",
+    "labs pack ownershp": "did you mean ownership?",
     "modelguard serv": "Did you mean 'serve'?",
     "ownership embed net.safetensors --txet a": "--text",
     "run ownershp": "did you mean ownership",
