@@ -185,11 +185,10 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"lottolab: {error}", file=sys.stderr)
         return 1
     except ModuleNotFoundError as error:
-        if (extra := needs.extra(error.name or "")) is None:
+        missing = (error.name or "").partition(".")[0]
+        if (extra := needs.extra(missing)) is None:
             raise
-        told = (
-            f"this needs {error.name}, which is not installed; in {ROOMS.parent} do: "
-        )
+        told = f"this needs {missing}, which is not installed; in {ROOMS.parent} do: "
         print(f"lottolab: {told}pip install -e '.[{extra}]'", file=sys.stderr)
         return 1
     except Exception as error:  # click's own complaints about options
