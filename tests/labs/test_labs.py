@@ -281,7 +281,7 @@ def test_a_zip_gives_all_points_alone_and_offline(made, lab, tmp_path):
     notebook.cells.insert(0, new_code_cell(alone.NOTHING_ELSE))
     alone.execute(notebook, place, env)
     assert alone.said(notebook.cells[0]) == "nothing else\n"
-    graded = [cell for cell in notebook.cells if is_grade(cell) and cell.outputs]
+    graded = [c for c in notebook.cells if is_grade(c) and c.get("outputs")]
     points = {c.metadata.nbgrader.grade_id: determine_grade(c) for c in graded}
     whole = scores(made, "instructor", lab)
     wanted = whole.loc[whole["by_hand"] == 0, "max_score"]
