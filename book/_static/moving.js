@@ -101,7 +101,7 @@
       svg.append(shape("path", { class: "grid", d: `M${x(t)} ${top}V${bottom}` }));
       svg.append(shape("text", { x: x(t), y: bottom + 16, "text-anchor": "middle" }, label(t, xname)));
     }
-    for (const t of ticks(ykind, low, high, 4)) {
+    for (const t of ticks(ykind, low, high, Math.max(4, height / 45))) {
       svg.append(shape("path", { class: "grid", d: `M${left} ${y(t)}H${right}` }));
       svg.append(shape("text", { x: left - 6, y: y(t) + 4, "text-anchor": "end" }, label(t, yname)));
     }

@@ -147,7 +147,7 @@ def _series(
 def _ends(values: Sequence[Sequence[float]]) -> tuple[float, float]:
     """Return limits of an axis that holds all intervals, and a little more."""
     low, high = min(map(min, values)), max(map(max, values))
-    room = 0.03 * (high - low)
+    room = 0.03 * (high - low) or 0.01  # where nothing was learned all are one
     return low - room, high + room
 
 
@@ -162,7 +162,7 @@ def _readout(found: Mapping[Key, dict], shown: list[str], paths) -> moving.Reado
     said = [
         f"{text}: {{{FRESH}|{column}}} of fresh images right, AUC {{{AUC}|{column}}}"
         for text, column in zip(
-            (f"Stopped after {{{STOP}}}", f"Pruned by {{{PRUNE}}}"),
+            (f"Stopped after {{{STOP}}}", f"pruned by {{{PRUNE}}}"),
             COLUMNS,
             strict=True,
         )

@@ -198,6 +198,14 @@ def test_rates_that_were_not_measured_have_no_panel_and_no_row(table):
     assert rows == {moving.FRESH, "AUC", "AUC of LiRA alone", moving.CHOSEN}
 
 
+def test_where_nothing_was_learned_the_axes_still_have_a_width(table):
+    _, found = page_of(table.assign(value=0.1, error=0.0))
+    for panel in found["panels"]:
+        for axis in ("xs", "ys"):
+            low, high = panel[axis][2:]
+            assert low < 0.1 < high
+
+
 def test_a_treatment_that_was_not_measured_is_refused(table):
     admm = table["arm"].eq("ADMM") & table["level"].eq("second")
     with pytest.raises(ValueError, match=r"must be named and measured.*ADMM.*second"):
