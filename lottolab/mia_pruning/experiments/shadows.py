@@ -32,6 +32,9 @@ def attended(
     the arguments `attack`) has not learned from. A row a model has the numbers of
     `metrics.rates`; one row the `accuracy gained`, that of SAMIA less that of Nasr's,
     with the error that `intervals.measured` reads.
+
+    The study has five shadow models, trained on splits of an attacker's half of the
+    images, 100 epochs, and judges the whole of the target's members and non-members.
     """
     models = setting["sizes"]["models"]
     pools = sorted({shadow // models for shadow in shadows})
