@@ -17,7 +17,7 @@ from lottolab import jobs
 from lottolab.checks import require
 from lottolab.jobs import display
 from lottolab.jobs.environment import absolute
-from lottolab.pages import parameters, prose
+from lottolab.pages import parameters, pictures, prose
 from lottolab.runs import files
 from lottolab.truth import results
 
@@ -192,6 +192,7 @@ def publish_notebook(path: Path) -> None:
     for cell in notebook.cells:
         for key in ("papermill", "execution"):
             cell.metadata.pop(key, None)
+        pictures.lean(cell)
     _replace(parameters.BOOK / path.name, notebook)
 
 
