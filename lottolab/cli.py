@@ -18,7 +18,6 @@ from rich.table import Table
 # Help and complaints about typos import nothing else of lottolab: each command checks
 # its words first, and imports what it runs when it does.
 from lottolab import checks
-from lottolab.labs import needs
 from lottolab.machine import settle
 from lottolab.reruns import commands as reruns
 from lottolab.units import duration
@@ -185,6 +184,8 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"lottolab: {error}", file=sys.stderr)
         return 1
     except ModuleNotFoundError as error:
+        from lottolab.labs import needs
+
         missing = (error.name or "").partition(".")[0]
         if (extra := needs.extra(missing)) is None:
             raise

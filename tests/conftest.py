@@ -51,6 +51,14 @@ def _variables() -> dict[str, str]:
     return {k: v for k, v in os.environ.items() if k.startswith("LOTTOLAB_")}
 
 
+@pytest.fixture(scope="module")
+def own_store(tmp_path_factory):
+    """Give a file a run store of its own."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LOTTOLAB_STORE", str(tmp_path_factory.mktemp("store")))
+        yield
+
+
 @pytest.fixture
 def on_one_thread(monkeypatch):
     """Train on the CPU with one thread, which repeats to the last bit."""

@@ -47,8 +47,7 @@ def decide(test: Criterion, table: pd.DataFrame, claim: str) -> Verdict:
     if test.kind in COUNTS:
         brief = f"{_hits(test, x).sum()} of {len(x)}"
         ours = f"{brief}; share {interval}"
-    stale = any(str(cell) == "True" for row in rows for cell in row.get("stale", ()))
-    stages = frozenset(str(s) for row in rows for s in row.get("stage", ()))
+    stale, stages = _origin(rows)
     holds, fails = (1.0, 1.0) if len(x) < MIN_SEEDS else p_values(test, x)
     note = f"{asked(test)}: {detail}"
     found = (ours, (interval,), len(x), stale, holds, fails, stages, brief)
@@ -63,18 +62,22 @@ def _measured(test: Criterion, rows: pd.DataFrame, claim: str) -> Verdict:
         raise ClaimError(f"claim {claim}: {asked(test)}: {error}") from error
     interval, value = found.interval(), test.value
     up, down = found.above(value), found._replace(estimate=2 * value - found.estimate)
-    ends = (up, down.above(value))
-    holds, fails = ends if test.kind == "at_least" else ends[::-1]
-    least = test.kind == "at_least"
+    least, ends = test.kind == "at_least", (up, down.above(value))
+    holds, fails = ends if least else ends[::-1]
     kept = interval.low >= value if least else interval.high <= value
     broken = interval.high < value if least else interval.low > value
     word = REPRODUCED if kept else REFUTED if broken else INCONCLUSIVE
     if kept and found.error == 0:
         holds, fails = 0.0, 1.0
-    stale = any(str(cell) == "True" for cell in rows.get("stale", ()))
-    stages, note = frozenset(map(str, rows.get("stage", ()))), f"{asked(test)}: {word}"
+    (stale, stages), note = _origin([rows]), f"{asked(test)}: {word}"
     own = (str(interval), (interval,), interval.n, stale, holds, fails, stages)
     return Verdict(word, note, *own, str(interval))
+
+
+def _origin(sides: list[pd.DataFrame]) -> tuple[bool, frozenset[str]]:
+    """Return whether a row is stale, and the stages that the rows are of."""
+    stale = any(str(cell) == "True" for rows in sides for cell in rows.get("stale", ()))
+    return stale, frozenset(str(s) for rows in sides for s in rows.get("stage", ()))
 
 
 def _probit(arm: Mapping[Any, float]) -> dict[Any, float]:

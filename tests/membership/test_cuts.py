@@ -22,14 +22,8 @@ SETTING = {
     "rewind_at": 0,
 }
 ARMS = {"dense": {"name": "dense"}, "ticket": {"name": "ticket", "rates": [0.5]}}
+pytestmark = pytest.mark.usefixtures("own_store")
 CASE = {"treatments": ARMS, "group": 0, "cuts": 12, "bins": 8}
-
-
-@pytest.fixture(scope="module", autouse=True)
-def store(tmp_path_factory):
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("LOTTOLAB_STORE", str(tmp_path_factory.mktemp("store")))
-        yield
 
 
 @pytest.fixture(scope="module")

@@ -9,6 +9,7 @@ import pytest
 import torch
 from scipy.stats import spearmanr
 from sklearn.metrics import roc_auc_score
+from small_pools import DENSE, SETTING, TICKET
 
 from lottolab.images import datasets, partition
 from lottolab.images.batches import normalise
@@ -19,22 +20,7 @@ from lottolab.nets import foresight, masks, predict, tickets
 from lottolab.runs import places as run_places
 from lottolab.truth import results
 
-SETTING = {
-    "dataset": "digits",
-    "sizes": {"pool": 400, "models": 6, "test": 120},
-    "network": {"name": "cnn4", "width": 4},
-    "recipe": {"epochs": 3, "batch": 20, "lr": 0.05, "crop": 0, "flip": False},
-    "rewind_at": 0,
-}
-DENSE = {"name": "dense"}
-TICKET = {"name": "ticket", "rates": [0.5]}
-
-
-@pytest.fixture(scope="module", autouse=True)
-def store(tmp_path_factory):
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("LOTTOLAB_STORE", str(tmp_path_factory.mktemp("store")))
-        yield
+pytestmark = pytest.mark.usefixtures("own_store")
 
 
 @pytest.fixture(scope="module")

@@ -25,7 +25,7 @@ def test_a_claim_that_is_said_to_follow_another_does():
 def test_a_claim_that_is_said_to_stand_is_not_withdrawn():
     """Where this fails a claim was mended: say in `book/wrong.md` what became of it."""
     standing = re.findall(ID, re.sub(FOLLOWED, "", PAGE))
-    assert standing
+    assert len(standing) > 3
     assert set(standing) <= {claim.id for claim in claims.load()}
 
 
