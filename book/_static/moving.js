@@ -57,13 +57,29 @@
     return shape("svg", { ...given, "aria-label": title });
   }
 
-  function legend(names, kind) {  // names to looks
+  const SHAPES = [  // of marks, by look, around 0
+    r => `M${-r} 0a${r} ${r} 0 1 0 ${2 * r} 0a${r} ${r} 0 1 0 ${-2 * r} 0Z`,
+    r => `M0 ${-r}L${r} ${r}H${-r}Z`,
+    r => `M${-r} ${-r}H${r}V${r}H${-r}Z`,
+    r => `M0 ${-1.3 * r}L${1.3 * r} 0L0 ${1.3 * r}L${-1.3 * r} 0Z`,
+    r => `M0 ${r}L${r} ${-r}H${-r}Z`,
+    r => `M${-r} ${-r}L${r} ${r}M${-r} ${r}L${r} ${-r}`,
+  ];
+  const MARKED = ["points", "joined"];
+
+  function mark(kind, look, x, y, r) {
+    const given = { class: kind + " look-" + look, d: SHAPES[look](r) };
+    return shape("path", { ...given, transform: `translate(${x} ${y})` });
+  }
+
+  function legend(names, type) {  // names, looks and kinds
     const list = element("ul", "", { class: "moving-legend" });
-    for (const [name, look] of names) {
+    for (const [name, look, kind] of names) {
       const swatch = shape("svg", { width: 26, height: 12, "aria-hidden": "true" });
       const on = { class: "look-" + look };
-      if (kind === "Bars") swatch.append(shape("rect", { ...on, x: 1, y: 1, width: 24, height: 10 }));
-      else swatch.append(shape("path", { ...on, d: "M0 6H26" }));
+      if (type === "Bars") swatch.append(shape("rect", { ...on, x: 1, y: 1, width: 24, height: 10 }));
+      else if (kind !== "points") swatch.append(shape("path", { ...on, d: "M0 6H26" }));
+      if (MARKED.includes(kind)) swatch.append(mark("mark", look, 13, 6, 4));
       const item = element("li", "");
       item.append(swatch, " " + name);
       list.append(item);
@@ -85,7 +101,7 @@
       svg.append(shape("path", { class: "grid", d: `M${x(t)} ${top}V${bottom}` }));
       svg.append(shape("text", { x: x(t), y: bottom + 16, "text-anchor": "middle" }, label(t, xname)));
     }
-    for (const t of ticks(ykind, low, high, 4)) {
+    for (const t of ticks(ykind, low, high, Math.max(4, height / 45))) {
       svg.append(shape("path", { class: "grid", d: `M${left} ${y(t)}H${right}` }));
       svg.append(shape("text", { x: left - 6, y: y(t) + 4, "text-anchor": "end" }, label(t, yname)));
     }
@@ -99,19 +115,34 @@
       const inside = d.filter(v => v >= low && v <= high).map(v => x(v) + " " + y(v));
       svg.append(shape("path", { class: "chance", d: "M" + inside.join("L") }));
     }
+    if (panel.level != null) {
+      svg.append(shape("path", { class: "chance", d: `M${left} ${y(panel.level)}H${right}` }));
+    }
     for (const s of panel.series) {
-      const xs = pick(s.x).map(x), ys = pick(s.y).map(y);
+      const xs = pick(s.x).map(x), ys = pick(s.y).map(y), names = s.names ? pick(s.names) : [];
       let d = "M" + xs.map((v, i) => v + " " + ys[i]).join("L");
       if (s.kind === "steps") {
         d = "M" + xs[0] + " " + bottom + ys.map((v, i) => `V${v}H${xs[i + 1]}`).join("") + "V" + bottom;
         svg.append(shape("path", { class: "area look-" + s.look, d }));
       }
-      svg.append(shape("path", { class: "look-" + s.look, d }));
+      if (s.kind !== "points") svg.append(shape("path", { class: "look-" + s.look, d }));
+      if (!MARKED.includes(s.kind)) continue;
+      xs.forEach((v, i) => {
+        const one = mark("mark", s.look, v, ys[i], 4);
+        if (names[i]) one.append(shape("title", {}, names[i]));
+        svg.append(one);
+      });
     }
     for (const s of panel.series) {
       if (!s.dot) continue;
       const [cx, cy] = pick(s.dot);
-      svg.append(shape("circle", { class: "dot look-" + s.look, cx: x(cx), cy: y(cy), r: 6 }));
+      if (s.reach) {
+        const [x0, x1, y0, y1] = pick(s.reach);
+        const d = `M${x(x0)} ${y(cy)}H${x(x1)}M${x(cx)} ${y(y0)}V${y(y1)}`;
+        svg.append(shape("path", { class: "reach look-" + s.look, d }));
+      }
+      if (MARKED.includes(s.kind)) svg.append(mark("dot", s.look, x(cx), y(cy), 7));
+      else svg.append(shape("circle", { class: "dot look-" + s.look, cx: x(cx), cy: y(cy), r: 6 }));
     }
     if (panel.cut) {
       svg.append(shape("path", { class: "cut", d: `M${x(pick(panel.cut))} ${top}V${bottom}` }));
@@ -197,7 +228,7 @@
       const part = element("div", "", { class: "moving-panel" }), drawn = element("div", "");
       part.append(element("p", panel.title, { class: "title" }));
       const looks = panel.type === "Bars" ? Object.keys(panel.series).map((name, i) => [name, i])
-        : panel.series.map(s => [s.name, s.look]);
+        : panel.series.map(s => [s.name, s.look, s.kind]);
       if (looks.length > 1) part.append(legend(looks, panel.type));
       part.append(drawn);
       return [panel, drawn];

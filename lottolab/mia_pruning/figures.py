@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 
 from lottolab.pages.plots import CHANCE, finished, pair, panels, where
 from lottolab.truth import stats
+from lottolab.truth.intervals import measured
 
 # Okabe and Ito's colours; what prunes is filled, what does not is hollow.
 LOOKS = {
@@ -22,6 +23,9 @@ LOOKS = {
     "prune + fine-tune": {"color": "#56B4E9", "marker": "D"},
     "ADMM": {"color": "#D55E00", "marker": "^"},
     "random + fine-tune": {"color": "#E69F00", "marker": "v"},
+    "ADMM, converged": {"color": "#D55E00", "marker": "p"},
+    "iterative ticket": {"color": "#0072B2", "marker": "H"},
+    "borrowed ticket": {"color": "#0072B2", "marker": "H", "markerfacecolor": "white"},
     "ADMM + Min-Max": {"color": "#D55E00", "marker": "P"},
     "posterior balancing": {"color": "#56B4E9", "marker": "*"},
     "Min-Max": {"color": "#009E73", "marker": "X", "markerfacecolor": "white"},
@@ -29,45 +33,67 @@ LOOKS = {
     "weight decay": {"color": "0.45", "marker": "<", "markerfacecolor": "white"},
     "label smoothing": {"color": "0.45", "marker": "h", "markerfacecolor": "white"},
     "DP": {"color": "#009E73", "marker": "d", "markerfacecolor": "white"},
+    "DP, no noise": {"color": "#009E73", "marker": "+"},
+}
+CONTROLS = {
+    ("DP, no noise", "no noise"): "--",
+    ("no noise, no clipping", "nor clipping"): "-.",
+    ("group norm", "nor this recipe"): ":",
+}
+FRONTIERS = {
+    "auc": ("AUC of the strongest attack", 1, 0.5),
+    "tpr at 1% fpr": ("its TPR (%) at an FPR of 1 %", 100, 1),
 }
 GAP = "train-test gap (points)"
 # Attack and metric to the name of the axis, its unit and what chance gives.
 LEAKS = {
     ("nasr", "accuracy"): ("accuracy of the paper's attack (%)", 100, 50),
     ("lira, online", "auc"): ("AUC of LiRA, online", 1, 0.5),
-    ("lira, online", "tpr at 1% fpr"): ("LiRA: TPR (%) at an FPR of 1 %", 100, 1),
 }
 
 
 def frontier(table: pd.DataFrame) -> Figure:
     """Draw leakage against the accuracy on fresh images, a point a treatment.
 
-    Rows of `point` family. Above the paper's attack, below LiRA. A line joins the
-    levels of a treatment; the best place is at the lower right.
+    Rows of `point` leaking, with the errors of `intervals.measured`: the strongest
+    attack's AUC, above, and its true positive rate at 1 % of false alarms. A line joins
+    the levels of a treatment, between which accuracies are matched; the best place is
+    at the lower right.
     """
-    rows = where(table, point="family")
+    rows = where(table, point="leaking")
     fresh = where(rows, metric="fresh_accuracy")
-    size = {"figsize": (7.2, 8.0), "dpi": 90, "layout": "constrained"}
-    figure, axes = plt.subplots(2, 1, sharex=True, **size)
-    for axis, (attack, metric) in zip(axes, list(LEAKS)[:2], strict=True):
-        label, unit, chance = LEAKS[attack, metric]
-        leaks = where(rows, attack=attack, metric=metric)
+    shown = [k for k in FRONTIERS if len(where(rows, metric=k))] or ["auc"]
+    size = {"figsize": (7.2, 4.0 * len(shown)), "dpi": 90, "layout": "constrained"}
+    figure, axes = plt.subplots(len(shown), 1, sharex=True, squeeze=False, **size)
+    for axis, metric in zip(axes[:, 0], shown, strict=True):
+        label, unit, chance = FRONTIERS[metric]
+        leaks = where(rows, attack="strongest", metric=metric)
         for arm, look in LOOKS.items():
             here = where(leaks, arm=arm)
             if len(here):
                 _path(axis, where(fresh, arm=arm), here, unit, look | {"label": arm})
         axis.axhline(chance, **CHANCE)
         axis.set_ylabel(label)
-    axes[-1].set_xlabel("accuracy on fresh images (%)")
+    axes[-1, 0].set_xlabel("accuracy on fresh images (%)")
     return finished(figure, columns=4)
 
 
 def _path(axis: Axes, across: pd.DataFrame, up: pd.DataFrame, unit: int, look) -> None:
     levels = list(dict.fromkeys(up["level"]))
-    x, wide = _means([100 * where(across, level=level)["value"] for level in levels])
-    y, tall = _means([unit * where(up, level=level)["value"] for level in levels])
+    x, wide = _pooled([where(across, level=level) for level in levels], 100)
+    y, tall = _pooled([where(up, level=level) for level in levels], unit)
     thin = {"linewidth": 1, "elinewidth": 0.8}
     axis.errorbar(x, y, xerr=wide, yerr=tall, **thin, **look)
+
+
+def _pooled(groups: list[pd.DataFrame], unit: float) -> tuple[np.ndarray, list]:
+    """Return what `_means` does, of rows that bring their errors."""
+    found = [measured.pooled(rows).interval() for rows in groups]
+    mean, low, high = (
+        unit * np.array([getattr(i, end) for i in found])
+        for end in ("estimate", "low", "high")
+    )
+    return mean, [mean - low, high - mean]
 
 
 def _means(groups: list[pd.Series]) -> tuple[np.ndarray, list]:
@@ -184,9 +210,9 @@ def in_classes(found: dict[str, pd.DataFrame], names: list[str]) -> Figure:
 
 
 def privacy(table: pd.DataFrame) -> Figure:
-    """Draw accuracy and attack against ε, beside the network without noise.
+    """Draw accuracy and attack against ε, beside controls that change one thing each.
 
-    Rows of `point` privacy, with the column `epsilon` (none for the control).
+    Rows of `point` privacy, with the column `epsilon` (none for the controls).
     """
     rows = where(table, point="privacy")
     figure, axes = pair(3.6)
@@ -198,8 +224,9 @@ def privacy(table: pd.DataFrame) -> Figure:
         found = dict(list(where(here, arm="DP").groupby("epsilon")["value"]))
         mean, error = _means([100 * values for values in found.values()])
         axis.errorbar(list(found), mean, yerr=error, capsize=2, **LOOKS["DP"])
-        control = 100 * where(here, arm="group norm")["value"].mean()
-        axis.axhline(control, color="black", linestyle=":", label="without noise")
+        for (arm, said), line in CONTROLS.items():
+            control = 100 * where(here, arm=arm)["value"].mean()
+            axis.axhline(control, color="black", linestyle=line, label=said)
         axis.set_xscale("log")
         axis.set_xticks(list(found), [f"{e:g}" for e in found])
         axis.minorticks_off()

@@ -1,5 +1,6 @@
 """Does the mask alone leak its training data? Attacks that do not have the weights."""
 
+import numpy as np
 import pandas as pd
 import torch
 import torch.nn.functional as F
@@ -15,6 +16,7 @@ from lottolab.nets import masks as masking
 from lottolab.nets import predict, tickets, train
 from lottolab.nets.device import back, here
 from lottolab.together import leaks
+from lottolab.truth.intervals import influence, measured
 
 OTHER = 9_000_000  # is added to the seed: an initialisation that the owner did not have
 
@@ -132,3 +134,54 @@ def echoed(
     member = torch.stack([leaks.members(**setting, seed=seed)[1] for seed in seeds])
     found = {"score": scores, "lira, online": leaks.lira_online(scores, member)}
     return {"measurements": pd.DataFrame(leaks.aucs(found, member, seeds))}
+
+
+@runs.stage("together.echoes.begun")
+def begun(*, start: int, own: bool, rate: float, images: int, **setting) -> dict:
+    """Find a mask from the initialisation of the seed `start`; score the pool by it.
+
+    The network trains on the seed's own half of the pool or, unless `own`, on `images`
+    outside the pool, and loses a `rate` of its weights. `score`, as of `echo`: the log
+    odds of the initialisation under the mask.
+    """
+    parts, seed = tickets.read(**setting), setting["seed"]
+    model = tickets.build(parts=parts, **setting | {"seed": start})
+    first = {k: v.clone() for k, v in back(model.state_dict()).items()}
+    others = leaks.strangers(images, **setting)
+    shown = parts["train"] if own else others
+    train.fit(model, *shown, train.recipe(setting["recipe"]), seed=seed)
+    trained, dense = back(model.state_dict()), back(masking.dense(model))
+    masks = masking.magnitude(trained, dense, rate)
+    model.load_state_dict(first)
+    masking.apply_(model, masks)
+    settle(model, others[0])
+    return {"score": _log_odds(model.state_dict(), parts, **setting)}
+
+
+@runs.stage("together.echoes.together_begun")
+def together_begun(
+    *, start: int, own: bool, rate: float, images: int, group: int, **setting
+) -> dict:
+    """Attack the masks of a pool by others that began where they began.
+
+    He who knows the owner's initialisation trains his references from it. Unless `own`,
+    the masks that are attacked were found on images of nobody: a control, in which
+    nothing is to be found. `measurements` by attack: the `auc` of each model, and `pool
+    auc` with the error of `intervals.measured`, where pairs on complementary halves are
+    one cluster and the images a sample.
+    """
+    models = setting["sizes"]["models"]
+    seeds = [models * group + place for place in range(models)]
+    given = {"start": start, "rate": rate, "images": images} | setting
+    known, asked = (
+        torch.stack([begun(own=how, **given, seed=s)["score"] for s in seeds])
+        for how in (True, own)
+    )
+    member = torch.stack([leaks.members(**setting, seed=seed)[1] for seed in seeds])
+    found = {"score": asked, "lira, online": leaks.lira_online(asked, member, known)}
+    rows = leaks.aucs(found, member, seeds)
+    for name, scores in found.items():
+        whole = influence.auc(scores.numpy(), member.numpy())
+        marks = {"attack": name, "seed": group, "metric": "pool auc"}
+        rows.append(marks | measured.row(whole, np.arange(models) // 2))
+    return {"measurements": pd.DataFrame(rows)}

@@ -13,6 +13,8 @@ MASK = {
     "retrained": "mask, trained on other images",
     "untrained": "mask on the initialisation",
     "aligned": "mask and initialisation, aligned",
+    "same initialisation": "the same, references from it too",
+    "mask of other images": "control: mask of other images",
 }
 GUARDS = {"ModelGuard-S": (BLUE, "o"), "ModelGuard-W": (ORANGE, "s")}
 LEVELS = (BLUE, GREEN, ORANGE, PINK)
@@ -29,10 +31,12 @@ NONE = "nothing"
 
 def mask_alone(table: pd.DataFrame) -> Figure:
     """Draw what masks and weights give away, a dot a network."""
-    figure, axes = plots.panels(1, 1, 2.8)
+    figure, axes = plots.panels(1, 1, 3.4)
     axis, own = axes[0, 0], plots.where(table, question="mask", metric="auc")
     for place, kind in enumerate(reversed(MASK)):
         rows = plots.where(own, kind=kind, attack="lira, online")
+        if "start" in rows:
+            rows = rows[rows["start"].isna() | (rows["start"] == "first")]
         dots = {"s": 14, "alpha": 0.5, "color": GREY, "linewidths": 0}
         axis.scatter(100 * rows["value"], np.full(len(rows), place + 0.15), **dots)
         look = {"marker": "o", "color": BLUE, "linestyle": "none"}

@@ -3,8 +3,9 @@
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.stats import t
 
-from lottolab.mia_pruning import figures
+from lottolab.mia_pruning import figures, tables
 
 pytestmark = [
     pytest.mark.filterwarnings("error"),
@@ -44,14 +45,70 @@ def drawn(axis):
     return {c.get_label(): c.lines[0].get_xydata() for c in axis.containers}
 
 
-def test_frontier_has_a_point_a_level_at_the_means(table):
-    above, below = figures.frontier(table).axes
-    for axis, unit in ((above, 100), (below, 1)):
+def leaking(arm, level, fresh, leak, metric="auc", **more):
+    """Return rows of two pools that bring their errors."""
+    brought = {"point": "leaking", "error": 0.01, "freedom": 7.0, "clusters": 8}
+    own = {"attack": "strongest", "chosen": "lira, online"} | more
+    found = rows(arm, level, np.nan, "fresh_accuracy", fresh, **brought)
+    return found + rows(arm, level, own.pop("attack"), metric, leak, **brought | own)
+
+
+@pytest.fixture
+def pools():
+    found = []
+    for arm, level, shift in (
+        ("no defence", "none", 0.0),
+        ("ADMM", "first", 0.1),
+        ("ADMM", "second", 0.2),
+    ):
+        fresh, leak = [0.8 - shift, 0.82 - shift], [0.7 - shift, 0.72 - shift]
+        found += leaking(arm, level, fresh, leak)
+        found += leaking(arm, level, fresh, leak, "tpr at 1% fpr")[2:]
+        found += leaking(arm, level, fresh, [0.9] * 2, attack="lira, online")[2:]
+    return pd.DataFrame(found)
+
+
+def test_frontier_has_a_point_a_level_at_the_means(pools):
+    above, below = figures.frontier(pools).axes
+    for axis, unit in ((above, 1), (below, 100)):
         found = drawn(axis)
         assert set(found) == {"no defence", "ADMM"}
         assert np.allclose(found["no defence"], [[81, 0.71 * unit]])
         assert np.allclose(found["ADMM"], [[71, 0.61 * unit], [61, 0.51 * unit]])
     assert above.get_ylabel() != below.get_ylabel()
+
+
+def test_frontier_has_one_axis_where_low_rates_were_not_measured(pools):
+    assert len(figures.frontier(pools[pools["metric"] != "tpr at 1% fpr"]).axes) == 1
+
+
+def test_tables_tell_the_interval_that_the_pools_bring(pools):
+    names = {("no defence", "none"): "none", ("ADMM", "second"): "ADMM, 90%"}
+    family = pd.DataFrame(
+        rows("ADMM", "second", "nasr", "accuracy", [0.6, 0.61])
+        + rows("no defence", "none", "nasr", "accuracy", [0.7, 0.71])
+    )
+    told = tables.leaking(pd.concat([pools, family]), names)
+    assert told["treatment"].tolist() == ["ADMM, 90%", "none"]
+    half = 100 * t.ppf(0.975, 14) * 0.01 / np.sqrt(2)
+    assert told["AUC"].iloc[0] == f"51.0 [{51 - half:.1f}, {51 + half:.1f}]"
+    assert told["Nasr, accuracy"].tolist() == ["60.5", "70.5"]
+    assert set(told["chosen"]) == {"lira, online"}
+
+
+def test_tables_say_where_a_line_does_not_reach(pools):
+    own = pools[pools["arm"] == "ADMM"].assign(point="matched", against="DP")
+    inside = rows("ADMM", "second", np.nan, "inside", [1, 0], point="matched")
+    inside += rows("ADMM", "first", np.nan, "inside", [1, 1], point="matched")
+    table = pd.concat([own, pd.DataFrame(inside).assign(against="DP")])
+    names = {("ADMM", "first"): "60%", ("ADMM", "second"): "90%"}
+    pairs = [("ADMM", level, "DP") for level in ("first", "second")]
+    told = tables.differences(table, "matched", names, pairs)
+    assert told["AUC"].iloc[0].startswith("61.0 [")
+    assert told["AUC"].iloc[1] == tables.NOWHERE
+    assert "accuracy" not in told
+    plain = tables.differences(table.assign(point="compared"), "compared", names, pairs)
+    assert plain["accuracy"].iloc[0].startswith("71.0 [")
 
 
 def test_gap_has_a_dot_a_network(table):
@@ -118,7 +175,7 @@ def test_classes_are_averaged_over_networks_and_named():
     assert [text.get_text() for text in axis.texts] == ["top", "boot"]
 
 
-def test_privacy_rises_with_epsilon_beside_its_control():
+def test_privacy_rises_with_epsilon_beside_its_controls():
     found = []
     for epsilon, value in ((1.0, 0.4), (30.0, 0.7)):
         given = {"point": "privacy", "epsilon": epsilon}
@@ -126,12 +183,15 @@ def test_privacy_rises_with_epsilon_beside_its_control():
         found += rows("DP", "none", np.nan, "fresh_accuracy", values, **given)
         found += rows("DP", "none", "nasr", "accuracy", values, **given)
     for attack, metric in ((np.nan, "fresh_accuracy"), ("nasr", "accuracy")):
-        found += rows("group norm", "", attack, metric, [0.8, 0.9], point="privacy")
+        for place, (arm, _) in enumerate(figures.CONTROLS):
+            values = [0.8 + 0.01 * place, 0.9 + 0.01 * place]
+            found += rows(arm, "", attack, metric, values, point="privacy")
     for axis in figures.privacy(pd.DataFrame(found)).axes:
         points = axis.containers[0].lines[0].get_xydata()
         assert np.allclose(points, [[1, 41], [30, 71]])
-        line = next(x for x in axis.lines if x.get_label() == "without noise")
-        assert np.allclose(line.get_ydata(), 85)
+        lines = {x.get_label(): x.get_ydata() for x in axis.lines}
+        for place, (_, label) in enumerate(figures.CONTROLS):
+            assert np.allclose(lines[label], 85 + place)
 
 
 def test_an_empty_table_says_so(table):

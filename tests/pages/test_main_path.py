@@ -10,7 +10,7 @@ from lottolab.pages.folds import MARK
 
 # words, figures and tables at most; a chapter joins when it has been gone over
 LIMITS = {"ensembles": (2500, 10), "membership": (3000, 12), "modelguard": (3000, 12)}
-LIMITS["ownership"] = (3000, 12)
+LIMITS |= {"ownership": (3000, 12), "mia_pruning": (3000, 12)}
 
 
 def main_path(notebook):

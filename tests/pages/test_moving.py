@@ -6,6 +6,7 @@ In the browser script and style are the book's own; the page around them is made
 import base64
 import json
 import math
+import re
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -42,12 +43,33 @@ TPR = np.sort(RNG.uniform(0.01, 1.0, (2, STEPS)))
 CUTS = np.sort(RNG.normal(size=(2, STEPS)))
 SHARES = RNG.dirichlet(np.ones(6), 2)
 BARS = RNG.dirichlet(np.ones(3), (2, STEPS))
+PLACES = RNG.uniform(0.2, 0.8, (STEPS, 2))  # of marks that a line joins
+ENDS = np.stack([PLACES - 0.05, PLACES + 0.1], 2).reshape(STEPS, 4)
+STANDING = RNG.uniform(0.1, 0.9, (3, 2))
+CHANCE = 0.15
 
 
 def cells(way: int, step: int) -> list:
     """Return a state's numbers: a rate and its interval, none, a number and a text."""
     rate = TPR[way, step]
     return [[[rate, rate / 2, min(1.0, 2 * rate)], None], [CUTS[way, step], "kept"]]
+
+
+def plane(**changed) -> moving.Plot:
+    """Return a panel of marks, of which those on a line are chosen by `cut`."""
+    on = [moving.By([], PLACES[:, side]) for side in (0, 1)]
+    moved = [[dot] * 2 for dot in (PLACES, ENDS)]
+    parts = {
+        part: moving.By(["way", "cut"], v)
+        for part, v in zip(("dot", "reach"), moved, strict=True)
+    }
+    parts |= {"names": moving.By([], [f"step {k}" for k in range(STEPS)])}
+    path = moving.Series("path", *on, look=2, kind="joined", **parts | changed)
+    beside = [moving.By([], STANDING[:, side]) for side in (0, 1)]
+    names = moving.By([], ["a", "b", "<c>"])
+    rest = moving.Series("rest", *beside, look=5, kind="points", names=names)
+    x, y = (("x (%)", "linear", 0.0, 1.0), ("y (%)", "linear", 0.0, 1.0))
+    return moving.Plot("Plane", [path, rest], x, y, level=CHANCE)
 
 
 def made(**changed) -> moving.Moving:
@@ -75,6 +97,7 @@ def made(**changed) -> moving.Moving:
             moving.By(by, [["a", "b", "c"]] * 2),
             {"exact": moving.By(both, BARS)},
         ),
+        plane(),
     ]
     options = [[f"{c:.2f}" for c in row] for row in CUTS]
     controls = [
@@ -105,10 +128,11 @@ def test_the_page_holds_every_number_and_a_table_that_unfolds():
     box = page.find("div", class_="moving")
     assert box["data-figure"] == "fig-a"
     told = json.loads(box.find("script", type="application/json").string)
-    cut, roc, bars = told["panels"]
+    cut, roc, bars, plane = told["panels"]
     np.testing.assert_allclose(cut["cut"]["values"], CUTS, rtol=1e-3)
     np.testing.assert_allclose(roc["series"][0]["y"]["values"], TPR, rtol=1e-3)
     np.testing.assert_allclose(bars["series"]["exact"]["values"], BARS, rtol=1e-3)
+    np.testing.assert_allclose(plane["series"][0]["reach"]["values"][1], ENDS, 1e-3)
     rates = [
         [state[0][0] for state in way] for way in told["readout"]["cells"]["values"]
     ]
@@ -193,6 +217,20 @@ def test_lines_that_do_not_fit_are_refused(told, changed):
     plot = moving.Plot("p", series, parts["xs"], ("y", "linear", 0.0, 1.0))
     with pytest.raises(ValueError, match=told):
         moving.checked(made(panels=[plot]))
+
+
+@pytest.mark.parametrize(
+    ("told", "changed"),
+    {
+        "must be 5 names": {"names": moving.By([], ["one"])},
+        "reach 4: wanted 4": {"reach": moving.By([], [0.1, 0.2])},
+        "reach 4: wanted 2": {"dot": moving.By([], [0.1, 0.2, 0.3])},
+        "values by cut": {"reach": moving.By(["cut"], ENDS[:2])},
+    }.items(),
+)
+def test_marks_that_do_not_fit_are_refused(told, changed):
+    with pytest.raises(ValueError, match=told):
+        moving.checked(made(panels=[plane(**changed)]))
 
 
 # --------------------------------------------------------------- in the browser
@@ -325,6 +363,60 @@ def test_dot_and_cut_stand_where_their_axes_say(tab, step):
     places = ticks(tab, 0, "middle", "x")
     place = float(line.removeprefix("M").split(" ")[0])
     assert place == pytest.approx(along(places, CUTS[0, step], False), abs=0.2)
+
+
+def at(path) -> list[float]:
+    """Return where a mark stands, in the picture's units."""
+    told = path.get_attribute("transform")
+    return [float(v) for v in told.removeprefix("translate(").rstrip(")").split(" ")]
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("step", [0, 2, 4])
+def test_marks_and_the_chosen_one_stand_where_their_axes_say(tab, step):
+    tab.get_by_role("slider").fill(str(step))
+    across, up = ticks(tab, 3, "middle", "x"), ticks(tab, 3, "end", "y")
+    across, up = ({k / 100: v for k, v in axis.items()} for axis in (across, up))
+
+    def place(x, y):
+        return [along(across, x, False), along(up, y, False) - 4]
+
+    panel = tab.locator(".moving-panel >> nth=3").locator("svg[role=img]")
+    for look, wanted in ((2, PLACES), (5, STANDING)):
+        marks = panel.locator(f"path.mark.look-{look}").all()
+        assert len(marks) == len(wanted)
+        for mark, (x, y) in zip(marks, wanted, strict=True):
+            assert at(mark) == pytest.approx(place(x, y), abs=0.2)
+    assert at(panel.locator("path.dot")) == pytest.approx(place(*PLACES[step]), abs=0.2)
+    left, right, low, high = ENDS[step]
+    cross = panel.locator("path.reach").get_attribute("d")
+    found = [float(v) for v in re.findall(r"[\d.]+", cross)]
+    (x0, y0), (x1, y1) = place(left, low), place(right, high)
+    x, y = place(*PLACES[step])
+    assert found == pytest.approx([x0, y, x1, x, y0, y1], abs=0.2)
+    level = re.findall(r"[\d.]+", panel.locator("path.chance").get_attribute("d"))
+    assert float(level[1]) == pytest.approx(place(0, CHANCE)[1], abs=0.2)
+
+
+@pytest.mark.browser
+def test_marks_differ_by_shape_tell_their_names_and_stand_in_the_legend(tab):
+    panel = tab.locator(".moving-panel >> nth=3")
+    titles = panel.locator("svg[role=img] path.mark title").evaluate_all(
+        "ts => ts.map(t => t.textContent)"
+    )
+    assert titles == [*(f"step {k}" for k in range(STEPS)), "a", "b", "<c>"]
+    drawn = {}
+    for name in ("path", "rest"):
+        entry = panel.locator("li", has_text=name)
+        drawn[name] = [p.get_attribute("d") for p in entry.locator("path").all()]
+    assert [len(paths) for paths in drawn.values()] == [2, 1]  # a line and a mark
+    assert drawn["path"][1] != drawn["rest"][0]
+    marks = panel.locator("svg[role=img] path.mark")
+    shapes = marks.evaluate_all("ps => ps.map(p => p.getAttribute('d'))")
+    assert shapes == [drawn["path"][1]] * STEPS + drawn["rest"] * len(STANDING)
+    lines = panel.locator("svg[role=img] > path:not([transform]):not(.reach)")
+    looks = lines.evaluate_all("ps => ps.map(p => p.getAttribute('class'))")
+    assert [c for c in looks if c.startswith("look-")] == ["look-2"]
 
 
 @pytest.mark.browser

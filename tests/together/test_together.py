@@ -336,6 +336,46 @@ def test_weights_give_away_more_than_masks():
         echoes.echo(kind="whole", rates=[0.5], images=100, **SETTING)
 
 
+def test_masks_that_begin_together_begin_at_the_same_weights(monkeypatch):
+    begun, real = [], tickets.build
+
+    def spy(*, parts, **setting):
+        begun.append(setting["seed"])
+        return real(parts=parts, **setting)
+
+    monkeypatch.setattr(tickets, "build", spy)
+    given = {"start": 4, "rate": 0.5, "images": 100}
+    own = echoes.begun.__wrapped__(own=True, **given, **SETTING)["score"]
+    assert begun[0] == 4
+    assert own.shape == (400,)
+    other = echoes.begun.__wrapped__(own=False, **given, **SETTING)["score"]
+    assert not torch.equal(own, other)
+
+
+def test_a_mask_of_other_images_knows_nothing_of_its_pool(monkeypatch):
+    """Only the scores that are attacked are of other images, not the references."""
+    leak, found = {True: 2.0, False: 0.0}, []
+
+    def begun(*, own, seed, **_):
+        _, member = leaks.members(**POOL, seed=seed)
+        noise = np.random.default_rng([seed, own]).normal(size=400)
+        found.append((own, seed))
+        return {"score": torch.from_numpy(noise) + leak[own] * member}
+
+    monkeypatch.setattr(echoes, "begun", begun)
+    given = {"start": 0, "rate": 0.5, "images": 100, "group": 0} | POOL
+    for own, low, high in ((True, 0.8, 1.0), (False, 0.45, 0.55)):
+        rows = echoes.together_begun.__wrapped__(own=own, **given)["measurements"]
+        rows = rows[rows["attack"] == "lira, online"]
+        whole = rows[rows["metric"] == "pool auc"].iloc[0]
+        assert low < whole["value"] < high
+        each = rows[rows["metric"] == "auc"]
+        assert whole["value"] == pytest.approx(each["value"].mean())
+        assert whole["error"] > 0
+        assert each["seed"].tolist() == [*range(6)]
+        assert whole["clusters"] == 3
+
+
 # ------------------------------------------------------------------ evidence
 
 

@@ -17,16 +17,19 @@ def rows(values, **marks):
 
 def test_every_way_to_use_a_mask_has_a_line():
     found = []
-    for place, kind in enumerate(echoes.KINDS):
+    for place, kind in enumerate(figures.MASK):
         values = [0.5 + 0.05 * place, 0.52 + 0.05 * place, 0.54 + 0.05 * place]
         marks = {"question": "mask", "metric": "auc", "kind": kind}
         found += rows(values, **marks, attack="lira, online")
         found += rows([0.9] * 3, **marks, attack="score")  # not drawn
+        if kind not in echoes.KINDS:
+            found += rows([0.1] * 3, **marks, attack="lira, online", start="second")
+            found[-9:-6] = [row | {"start": "first"} for row in found[-9:-6]]
     (axis,) = figures.mask_alone(pd.DataFrame(found)).axes
     told = [t.get_text() for t in axis.get_yticklabels()]
     assert told == [figures.MASK[kind] for kind in reversed(figures.MASK)]
     means = [c.lines[0].get_xdata()[0] for c in axis.containers]
-    order = [list(echoes.KINDS).index(kind) for kind in reversed(figures.MASK)]
+    order = range(len(figures.MASK))[::-1]
     assert means == pytest.approx([52 + 5 * place for place in order])
 
 

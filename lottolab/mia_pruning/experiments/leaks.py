@@ -1,4 +1,4 @@
-"""What the networks give away, by chapter 2's attacks and Yuan and Zhang's.
+"""What the networks give away, by chapter 2's attacks.
 
 The arguments are those of `treatments`, and the `treatment` itself: a dict of its name
 and its own arguments. Members, non-members and fresh images are chapter 2's.
@@ -7,18 +7,17 @@ and its own arguments. Members, non-members and fresh images are chapter 2's.
 from collections.abc import Callable
 
 import pandas as pd
+import torch
 from torch import Tensor, nn
 
 from lottolab import runs
 from lottolab.checks import one_of
-from lottolab.images import datasets
 from lottolab.membership import metrics, signals
 from lottolab.membership.attacks import nasr
 from lottolab.membership.experiments import attacks, families, targets
 from lottolab.mia_pruning import divergence
-from lottolab.mia_pruning.attacks import samia
 from lottolab.mia_pruning.defences import dp
-from lottolab.mia_pruning.experiments import treatments
+from lottolab.mia_pruning.experiments import controls, treatments
 from lottolab.nets import tickets
 from lottolab.truth import results
 
@@ -31,6 +30,7 @@ TREATMENTS = {
     "guarded": treatments.guarded,
     "private": treatments.private,
     "group norm": treatments.group_norm,
+    "borrowed": controls.borrowed,
 }
 
 
@@ -144,8 +144,9 @@ def family(*, treatment: dict, group: int, **setting) -> dict:
     """Attack every model of a pool; others of its treatment are its references.
 
     Returns `measurements`, the rows of `families.judged` and JS of the loss
-    for each model; and the `scores` of online LiRA and who is a `member`,
-    models×images.
+    for each model; who is a `member`, models×images; and by attack the `scores` as
+    ranks in (0, 1], float32 models×images, ties alike, so that those of all attacks
+    and models compare.
     """
     models = setting["sizes"]["models"]
     seeds = [models * group + place for place in range(models)]
@@ -155,24 +156,11 @@ def family(*, treatment: dict, group: int, **setting) -> dict:
     for seed, scores, truth in zip(seeds, found["loss"], member, strict=True):
         marks = {"attack": "loss", "seed": seed, "metric": "js"}
         rows.append(marks | {"value": js(scores, truth, seed)})
-    kept = {"scores": found["lira, online"], "member": member}
+    ranks = {n: torch.stack([_ranks(row) for row in x]) for n, x in found.items()}
+    kept = {"scores": ranks, "member": member}
     return kept | {"measurements": pd.DataFrame(rows)}
 
 
-@runs.stage("mia_pruning.experiments.leaks.attended")
-def attended(*, treatment: dict, **setting) -> dict:
-    """Attack with Yuan and Zhang's self-attention; `metrics` as of `metrics.rates`."""
-    model, parts = trained(treatment, **setting)
-    seen, seed = answers(treatment=treatment, **setting), setting["seed"]
-    scale = datasets.normalisation(parts["train"][0])
-    felt = samia.sensitivity(model, parts["pool"][0], scale, seed=seed)
-    known, judged = attacks.split(seen["member"], seed)
-
-    def of(places: Tensor) -> dict[str, Tensor]:
-        return {"labels": seen["labels"][places], "sensitivity": felt[places]}
-
-    attack = samia.fit(
-        seen["pool"][known], seen["member"][known], **of(known), seed=seed
-    )
-    scores = attack(seen["pool"][judged], **of(judged))
-    return {"metrics": metrics.rates(scores, seen["member"][judged])}
+def _ranks(scores: Tensor) -> Tensor:
+    values, place = scores.double().unique(return_inverse=True)
+    return ((place + 1) / len(values)).float()

@@ -1,4 +1,4 @@
-"""Single questions of the paper: learning, searching, its theorem, a DP guarantee.
+"""Single questions of the paper: learning, searching, its theorem, ADMM at rest.
 
 The arguments are those of `leaks`.
 """
@@ -6,18 +6,16 @@ The arguments are those of `leaks`.
 import copy
 
 import pandas as pd
-import torch
 from torch import Tensor, nn
 
 from lottolab import runs
-from lottolab.checks import require, whole
-from lottolab.images import datasets
+from lottolab.checks import require
 from lottolab.membership import metrics, signals
 from lottolab.membership.experiments import targets
-from lottolab.mia_pruning import audit, divergence, theorem
-from lottolab.mia_pruning.defences import dp
-from lottolab.mia_pruning.experiments import leaks, treatments
-from lottolab.nets import predict, train
+from lottolab.mia_pruning import divergence, theorem
+from lottolab.mia_pruning.defences import admm, convergence
+from lottolab.mia_pruning.experiments import leaks
+from lottolab.nets import tickets
 from lottolab.nets.device import back, here
 
 
@@ -42,7 +40,8 @@ def searched(*, choices: list[dict], slack: float, attack: dict, **setting) -> d
     sparsity. The measurements say for two rules (`rule`) which was `chosen`,
     counted from 1, and how it does: `gain`, as printed; `accuracy kept`,
     among those alone whose accuracy on the non-members of the choosing
-    quarter is at most `slack` below the best one's.
+    quarter is at most `slack` below the best one's. `accuracy` is that of the paper's
+    attack, `auc` that of the loss, on the last quarter.
     """
     require(len(choices) >= 2, "choices must be two treatments or more", len(choices))
     outcomes = pd.DataFrame([_outcome(how, attack, **setting) for how in choices])
@@ -53,7 +52,8 @@ def searched(*, choices: list[dict], slack: float, attack: dict, **setting) -> d
     rows = []
     for rule, among in rules.items():
         place = among["chosen_by_gain"].idxmin()
-        values = {"chosen": place + 1, **outcomes.loc[place, ["accuracy", "fresh"]]}
+        told = outcomes.loc[place, ["accuracy", "auc", "fresh"]]
+        values = {"chosen": place + 1, **told}
         rows += [{"rule": rule, "metric": m, "value": v} for m, v in values.items()]
     return {"measurements": pd.DataFrame(rows)}
 
@@ -66,10 +66,12 @@ def _outcome(treatment: dict, attack: dict, **setting) -> dict[str, float]:
     right = signals.correctness(seen["pool"], seen["labels"])[judged]
     chosen, told = slice(0, None, 2), slice(1, None, 2)
     first = scores[chosen], member[chosen]
+    loss = signals.loss(seen["pool"], seen["labels"])[judged]
     return {
         "chosen_by_gain": divergence.gain(first[0][first[1]], first[0][~first[1]]),
         "chosen_by_accuracy": float(right[chosen][~first[1]].mean()),
         "accuracy": metrics.accuracy(scores[told], member[told], 0.5),
+        "auc": metrics.auc(loss[told], member[told]),
         "fresh": seen["metrics"]["fresh_accuracy"],
     }
 
@@ -114,37 +116,22 @@ class _Scaled(nn.Module):
         return self.size * self.network(x) + self.bias
 
 
-@runs.stage("mia_pruning.experiments.studies.audited")
-def audited(*, canaries: int, budget: dict, private: bool, second, **setting) -> dict:
-    """Audit a private training with canaries, or the same training without privacy.
+@runs.stage("mia_pruning.experiments.studies.residual")
+def residual(*, treatment: dict, **setting) -> dict:
+    """Say whether the ADMM of a treatment has come to rest.
 
-    The canaries are the first 2 × `canaries` of the `val` images with wrong
-    labels; the former half joins the training images. Returns `bound`, the
-    lower bound of ε at the budget's δ that the losses show, and the `auc`
-    of canaries that were in against those that were not.
+    `metrics`: `primal` and `dual`, the residuals of its last epoch beside the norm of
+    the parent's weights (see `convergence.residuals`), and `overlap`, the share of its
+    kept weights that pruning the parent by magnitude keeps too.
     """
-    whole("canaries", canaries, 4)
-    model, parts = treatments.fresh(**setting)
-    (images, labels), (more, truth) = parts["train"], parts["val"]
-    enough = 2 * canaries <= len(more)
-    require(enough, f"canaries must be at most {len(more) // 2}, half of val", canaries)
-    seed = setting["seed"]
-    generator = torch.Generator().manual_seed(seed)
-    shift = torch.randint(1, parts["classes"], truth.shape, generator=generator)
-    wrong = (truth + shift) % parts["classes"]
-    scale = datasets.normalisation(images)
-    images = torch.cat([images, more[:canaries]])
-    labels = torch.cat([labels, wrong[:canaries]])
-    epochs = treatments.both(second, **setting)
-    given = {"seed": seed, "mean_std": scale}
-    if private:
-        dp.dp_train(model, images, labels, epochs=epochs, **budget, **given)
-    else:
-        recipe = train.recipe(setting["recipe"] | {"epochs": epochs})
-        train.fit(model, images, labels, recipe, **given)
-    asked = more[: 2 * canaries], wrong[: 2 * canaries]
-    loss = signals.loss(predict.logits(model, asked[0], scale), asked[1])
-    member = torch.arange(2 * canaries) < canaries
-    scores = loss[member], loss[~member]
-    bound = audit.epsilon_lower_bound(*scores, budget["delta"], seed=seed)
-    return {"metrics": {"bound": bound, "auc": metrics.auc(loss, member)}}
+    stage, given = leaks.training(treatment, **setting)
+    outcome = stage(**given)
+    weights = tickets.dense(**setting)["weights"]
+    start = {name: weights[name] for name in outcome["masks"]}
+    scale = sum(float(w.double().square().sum()) for w in start.values()) ** 0.5
+    shown = convergence.residuals(outcome["history"], scale)
+    counts = {name: int(mask.sum()) for name, mask in outcome["masks"].items()}
+    found = {name: shown[f"{name}_relative"].iloc[-1] for name in ("primal", "dual")}
+    by_size = admm.support(start, counts)
+    found["overlap"] = convergence.overlap(outcome["masks"], by_size)
+    return {"metrics": {name: float(value) for name, value in found.items()}}

@@ -16,7 +16,7 @@ from torch import nn
 from lottolab import runs
 from lottolab.checks import one_of, require
 from lottolab.images import datasets
-from lottolab.mia_pruning.defences import admm, dp, minmax, ppb
+from lottolab.mia_pruning.defences import admm, control, dp, minmax, ppb
 from lottolab.nets import masks as masking
 from lottolab.nets import tickets, train
 
@@ -142,11 +142,22 @@ def private(*, second: dict, budget: dict, **setting) -> dict:
 
 
 @runs.stage("mia_pruning.experiments.treatments.group_norm")
-def group_norm(*, second: dict, **setting) -> dict:
-    """Control of `private`: its network, as long, without noise and clipping."""
+def group_norm(*, second: dict, budget: dict | None = None, **setting) -> dict:
+    """Control of `private`: its network, as long, without noise.
+
+    With its `budget` it is the same run with σ = 0, and not clipped where `clip` is
+    None. Without one the recipe is everybody's: optimiser, batches and rate are others.
+    """
     model, parts = fresh(**setting)
-    recipe = train.recipe(setting["recipe"] | {"epochs": both(second, **setting)})
-    fitted = train.fit(model, *parts["train"], recipe, seed=setting["seed"])
+    epochs, seed = both(second, **setting), setting["seed"]
+    if budget:
+        own = {k: v for k, v in budget.items() if k != "epsilon"}
+        given = own | {"epochs": epochs, "seed": seed, "sigma": 0.0}
+        history = control.dp_control(model, *parts["train"], **given).history
+        fitted = train.Fit(history)
+    else:
+        recipe = train.recipe(setting["recipe"] | {"epochs": epochs})
+        fitted = train.fit(model, *parts["train"], recipe, seed=seed)
     return tickets.judge(model, masking.dense(model), parts, fitted)
 
 
@@ -162,7 +173,7 @@ def check(
 
     `setting` as for `tickets.check`, with reference images in `val`.
     """
-    lists = {"sparsities": (sparsities, 3), "gammas": (gammas, 2)}
+    lists = {"sparsities": (sparsities, 4), "gammas": (gammas, 3)}
     lists |= {"epsilons": (epsilons, 3), "stops": (stops, 3)}
     for name, (values, count) in lists.items():
         rising = len(values) == count and sorted(set(values)) == list(values)

@@ -11,7 +11,7 @@ from lottolab.checks import one_of, require
 
 CELL, DRAWN = 5, 4  # significant digits of what is read, and of what is drawn
 SCALES = ("linear", "log")
-KINDS = ("line", "steps")
+KINDS = ("line", "steps", "points", "joined")
 FORMS = ("percent", "number")  # 0.193 is 19.3 %, or 0.19
 
 
@@ -48,7 +48,9 @@ class Series:
     """Hold one line of a plot: its points, and what moves on it.
 
     x, y: a list of numbers for each state; of `steps`, x are the edges, one more.
-    dot: (x, y) of the one point that is marked. look: 0 to 5, colour and dash.
+    dot: (x, y) of the one point that is marked. look: 0 to 5, colour, dash and shape.
+    reach: the interval of `dot`: lowest and highest x, lowest and highest y.
+    names: of the single marks of `points`, and of `joined`, which a line joins.
     """
 
     name: str
@@ -57,11 +59,15 @@ class Series:
     dot: By | None = None
     look: int = 0
     kind: str = "line"
+    reach: By | None = None
+    names: By | None = None
 
 
 @dataclass(frozen=True)
 class Plot:
     """Hold a panel of lines. `cut` is the x of a vertical line, None for none.
+
+    `level` is the y of a dotted horizontal line, such as chance.
 
     xs, ys: label, scale in SCALES, lowest and highest value, the two as numbers that
     hold for every state; or, for the limits of x, None: those of the lines.
@@ -73,6 +79,7 @@ class Plot:
     ys: tuple[str, str, float, float]
     cut: By | None = None
     diagonal: bool = False
+    level: float | None = None
 
 
 @dataclass(frozen=True)
@@ -160,8 +167,21 @@ def _panel(panel: Plot | Bars, counts: Mapping[str, int]) -> None:
         for x, y in pairs:
             right = len(x) == len(y) + (series.kind == "steps")
             require(right, "x and y must fit", f"{len(x)} and {len(y)}")
-    for part in (panel.cut, *(series.dot for series in panel.series)):
-        list(_states(part, counts) if part else ())
+        _marked(series, counts)
+    list(_states(panel.cut, counts) if panel.cut else ())
+
+
+def _marked(series: Series, counts: Mapping[str, int]) -> None:
+    for part, size in ((series.dot, 2), (series.reach, 4)):
+        for state in _states(part, counts) if part else ():
+            what = f"a dot has 2 numbers and its reach 4: wanted {size}"
+            require(len(state) == size, what, len(state))
+    if series.names:
+        pairs = zip(
+            _states(series.names, counts), _states(series.x, counts), strict=True
+        )
+        for names, x in pairs:
+            require(len(names) == len(x), f"there must be {len(x)} names", len(names))
 
 
 def _readout(readout: Readout, counts: Mapping[str, int]) -> None:
