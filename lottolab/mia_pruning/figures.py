@@ -26,6 +26,8 @@ LOOKS = {
     "ADMM, converged": {"color": "#D55E00", "marker": "p"},
     "iterative ticket": {"color": "#0072B2", "marker": "H"},
     "borrowed ticket": {"color": "#0072B2", "marker": "H", "markerfacecolor": "white"},
+    "joint ticket": {"color": "#0072B2", "marker": "8", "markerfacecolor": "white"},
+    "ADMM, no penalty": {"color": "#D55E00", "marker": "p", "markerfacecolor": "white"},
     "ADMM + Min-Max": {"color": "#D55E00", "marker": "P"},
     "posterior balancing": {"color": "#56B4E9", "marker": "*"},
     "Min-Max": {"color": "#009E73", "marker": "X", "markerfacecolor": "white"},

@@ -173,6 +173,38 @@ def noise():
     return accounting.noise_multiplier(CLAIMED, DELTA, 0.5, 12)
 
 
+@pytest.mark.parametrize(
+    ("sigma", "rate", "steps", "share"),
+    [(1.7, 0.1, 400, 0.9), (0.4, 0.3, 20, 0.5), (3.0, 1.0, 5, 1.0)],
+)
+def test_the_share_that_noise_lets_be_right_is_that_of_a_simulation(
+    sigma, rate, steps, share
+):
+    m, rng = 400_000, np.random.default_rng(0)
+    present = rng.random(m) < 0.5
+    scores = rng.normal(0, sigma * steps**0.5, m)
+    scores[present] += rng.binomial(steps, rate, present.sum())
+    shown = one_run.audit(scores, present, 1e-5, shares=(share,))
+    error = 0.5 / shown.guesses**0.5
+    found = canaries.expected_right(sigma, rate, steps, share)
+    assert found == pytest.approx(shown.correct / shown.guesses, abs=4 * error)
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"sigma": 0.0}, "sigma must be > 0"),
+        ({"rate": 1.5}, "rate must be in"),
+        ({"steps": 0}, "steps must be"),
+        ({"share": 0.0}, "share must be in"),
+    ],
+)
+def test_an_expected_share_needs_a_mechanism(changed, message):
+    given = {"sigma": 1.0, "rate": 0.1, "steps": 10, "share": 0.9} | changed
+    with pytest.raises(ValueError, match=message):
+        canaries.expected_right(**given)
+
+
 def test_so_many_canaries_can_show_what_is_claimed():
     assert one_run.canaries_needed(CLAIMED, DELTA, share=0.8) <= COUNT
 

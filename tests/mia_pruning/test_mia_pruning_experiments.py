@@ -53,6 +53,7 @@ OWN = {
     "private": {"second": SECOND, "budget": BUDGET},
     "group norm": {"second": SECOND},
     "borrowed": {"rates": [RATE, RATE]},
+    "joint": {"rates": [RATE, RATE]},
 }
 DENSE = {"name": "dense"}
 
@@ -334,9 +335,40 @@ def test_a_borrowed_ticket_has_seen_no_image_of_the_pool(monkeypatch, parent):
     assert not same(moved["masks"], ticket["masks"])
 
 
-def test_a_borrowed_ticket_needs_a_rate():
+@pytest.mark.parametrize("part", ["train", "val"])
+def test_a_joint_ticket_has_seen_both(monkeypatch, parent, part):
+    ticket = anew(controls.joint, rates=[RATE, RATE])
+    assert ticket["density"] == pytest.approx((1 - RATE) ** 2, abs=2e-3)
+    read = tickets.read
+
+    def other(**setting):
+        parts = read(**setting)
+        images, labels = parts[part]
+        return parts | {part: (255 - images, labels)}
+
+    monkeypatch.setattr(tickets, "read", other)
+    moved = anew(controls.joint, rates=[RATE, RATE])
+    assert not same(moved["masks"], ticket["masks"])
+
+
+def test_a_joint_ticket_takes_as_many_steps_as_a_borrowed_one(monkeypatch, parent):
+    fit, seen = train.fit, []
+
+    def spy(model, images, labels, recipe, **options):
+        seen.append(len(images) * recipe.epochs)
+        return fit(model, images, labels, recipe, **options)
+
+    monkeypatch.setattr(train, "fit", spy)
+    recipe = RECIPE | {"epochs": 22}
+    anew(controls.borrowed, rates=[RATE], recipe=recipe)
+    anew(controls.joint, rates=[RATE], recipe=recipe)
+    assert seen == [22 * 100, 22 * 120, 10 * 220, 22 * 120]
+
+
+@pytest.mark.parametrize("stage", [controls.borrowed, controls.joint])
+def test_a_borrowed_ticket_needs_a_rate(stage):
     with pytest.raises(ValueError, match="rates must hold at least one pruning rate"):
-        controls.borrowed(rates=[], **SETTING)
+        stage(rates=[], **SETTING)
 
 
 @pytest.mark.parametrize(

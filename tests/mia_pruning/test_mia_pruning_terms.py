@@ -228,18 +228,31 @@ def test_a_threshold_is_judged_where_it_has_not_learned():
 
 def audited(**changed):
     # Every place is in each batch of the private run: 120 images and 400 canaries.
-    given = {"canaries": 400, "budget": BUDGET | {"epsilon": 2.0}, "noise": True}
+    given = {"canaries": 400, "budget": BUDGET | {"epsilon": 2.0}, "noise": 1.0}
     return audits.proven.__wrapped__(second=SECOND, **SETTING | given | changed)
 
 
 def test_a_run_without_noise_is_caught_and_the_honest_one_passes():
-    honest, silent = audited()["metrics"], audited(noise=False)["metrics"]
+    honest, silent = audited()["metrics"], audited(noise=0.0)["metrics"]
     assert honest["cap"] > 2.0
     assert silent["bound"] == silent["cap"] > 2.0
     assert silent["right"] == 1
     assert honest["bound"] <= 2.0
-    assert 1.98 < honest["claimed"] <= 2.0
-    assert "claimed" not in silent
+    assert 1.98 < honest["spent"] <= 2.0
+    assert "spent" not in silent
+
+
+def test_half_the_noise_shows_by_the_share_that_is_right():
+    honest, half = audited()["metrics"], audited(noise=0.5)["metrics"]
+    assert half["spent"] > 2 * honest["spent"]
+    # 360 coins that are right for about two thirds: 0.025 is one standard error.
+    assert abs(honest["surplus"]) < 0.1 < half["surplus"]
+    assert half["right"] - half["surplus"] == honest["right"] - honest["surplus"]
+
+
+def test_noise_is_not_negative():
+    with pytest.raises(ValueError, match="noise must be >= 0"):
+        audited(noise=-0.5)
 
 
 def test_the_audited_run_is_the_private_one_with_more_places(monkeypatch):

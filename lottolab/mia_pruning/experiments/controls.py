@@ -1,4 +1,7 @@
-"""Tickets that were found on images of nobody."""
+"""Tickets that were found on images of nobody, with and without the network's own."""
+
+import torch
+from torch import Tensor
 
 from lottolab import runs
 from lottolab.checks import require
@@ -17,18 +20,45 @@ def borrowed(*, rates: list[float], **setting) -> dict:
     much, but each training before the last sees the `val` images, which are nobody's.
     What pruning remembers of them is nothing about the pool.
     """
+    parts = tickets.read(**setting)
+    given = {"rates": rates, "epochs": setting["recipe"]["epochs"]}
+    return _found(parts, *parts["val"], **given, **setting)
+
+
+@runs.stage("mia_pruning.experiments.controls.joint")
+def joint(*, rates: list[float], **setting) -> dict:
+    """Find a ticket on the network's own images and on those of nobody alike.
+
+    A control of `borrowed`, whose mask has learned from images that `tickets.iterative`
+    never sees: this one has learned from the same `val` images and reuses the network's
+    own besides, in as many steps.
+    """
+    parts = tickets.read(**setting)
+    x, y = (torch.cat(both) for both in zip(parts["train"], parts["val"], strict=True))
+    share = len(parts["val"][0]) / len(x)
+    given = {"rates": rates, "epochs": round(share * setting["recipe"]["epochs"])}
+    return _found(parts, x, y, **given, **setting)
+
+
+def _found(
+    parts: dict,
+    images: Tensor,
+    labels: Tensor,
+    *,
+    rates: list[float],
+    epochs: int,
+    **setting,
+) -> dict:
+    """Prune after training on these images, once a rate; then retrain on `train`."""
     require(len(rates) >= 1, "rates must hold at least one pruning rate", rates)
-    parts, seed = tickets.read(**setting), setting["seed"]
-    model, recipe = (
-        tickets.build(parts=parts, **setting),
-        train.recipe(setting["recipe"]),
-    )
+    recipe = train.recipe(setting["recipe"] | {"epochs": max(1, epochs)})
+    model = tickets.build(parts=parts, **setting)
     start = {k: v.clone() for k, v in back(model.state_dict()).items()}
     masks = masking.dense(model)
     for rate in rates:
         model.load_state_dict(start)
-        given = {"seed": seed + ELSEWHERE, "masks": masks}
-        train.fit(model, *parts["val"], recipe, **given)
+        given = {"seed": setting["seed"] + ELSEWHERE, "masks": masks}
+        train.fit(model, images, labels, recipe, **given)
         state = back(model.state_dict())
         masks = masking.magnitude(state, back(masks), rate)
     return tickets.retrain(start, masks, **setting)

@@ -31,6 +31,7 @@ TREATMENTS = {
     "private": treatments.private,
     "group norm": treatments.group_norm,
     "borrowed": controls.borrowed,
+    "joint": controls.joint,
 }
 
 

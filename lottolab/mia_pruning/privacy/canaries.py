@@ -8,10 +8,12 @@ other example moves. *Input* canaries are images with labels, which show what a 
 set could hold.
 """
 
+import numpy as np
 import torch
+from scipy import optimize, stats
 from torch import Tensor, nn
 
-from lottolab.checks import check_seed, require, tensors, whole
+from lottolab.checks import check_seed, require, tensors, whole, within
 
 PIXELS = 64  # that carry the code of a canary
 FEWEST = 24  # of them, below which the codes of a few thousand would meet
@@ -114,6 +116,46 @@ class Trapdoor(nn.Module):
         that coordinate: `clip` whenever the canary was drawn, and the noise.
         """
         return self.weight.detach().cpu().double()
+
+
+def expected_right(sigma: float, rate: float, steps: int, share: float) -> float:
+    """Return the share of guesses that is right of `Trapdoor.scores`, in expectation.
+
+    A present canary's score is its number of draws and noise, N(0, σ² · steps), an
+    absent one's the noise alone. Of many canaries, half of them present, the largest
+    scores are guessed in and as many of the smallest out, a `share` of all together.
+
+    Args:
+        sigma: > 0, the noise's deviation in units of `clip`. rate: of a batch, in
+            (0, 1]. steps: >= 1. share: in (0, 1].
+
+    Raises ValueError for anything else.
+
+    >>> [round(expected_right(s, 0.5, 50, 0.9), 3) for s in (1e-3, 1e6)]
+    [1.0, 0.5]
+    """
+    within("sigma", sigma, "(0, inf)")
+    within("rate", rate, "(0, 1]")
+    whole("steps", steps, 1)
+    within("share", share, "(0, 1]")
+    deviation = sigma * steps**0.5
+    drawn = np.arange(steps + 1)
+    chance = stats.binom.pmf(drawn, steps, rate)
+
+    def below(x: float) -> tuple[float, float]:  # of those that are in, and out
+        return (
+            float(chance @ stats.norm.cdf((x - drawn) / deviation)),
+            float(stats.norm.cdf(x / deviation)),
+        )
+
+    ends = (-9.0 * deviation, steps + 9.0 * deviation)
+
+    def quantile(part: float) -> float:
+        return optimize.brentq(lambda x: sum(below(x)) / 2 - part, *ends)
+
+    out = below(quantile(share / 2))[1]
+    wrongly = below(quantile(1 - share / 2))[0]
+    return float(round((out + 1 - wrongly) / (2 * share), 12))
 
 
 def mislabelled(images: Tensor, labels: Tensor, classes: int, seed: int) -> Examples:
