@@ -1,7 +1,8 @@
-"""Say how far two machines' arithmetics agree on the measurements that decide claims.
+"""Say how far two machines agree on the measurements that decide claims.
 
 `lottolab machines` computes the same stages with the same seeds in two arithmetics, as
-CPUs with other instructions have, and keeps both beside a chapter's results. Trainings
+CPUs with other instructions have, or takes another machine's table of them, and keeps
+both beside a chapter's results. Trainings
 part ways after the first other last bit, so that the two are alike as two runs are that
 share their seeds.
 """
@@ -19,6 +20,8 @@ from lottolab.truth.selection import ClaimError, select
 
 SUFFIX = ".machines.csv"
 HERE, THERE = "native", "other"
+# What two machines' rows of one measurement need not share.
+MEASURED = ("value", "error", "freedom", "chosen", "seconds", "fingerprint", "stale")
 COLUMNS = ["chapter", "claim", "n", "here", "there", "held"]
 
 
@@ -54,6 +57,16 @@ def agreement(chapter: str, scale: str) -> pd.DataFrame:
                 found = (chapter, claim.id, one.n, one.estimate, other.estimate)
                 rows.append((*found, held, x, y))
     return pd.DataFrame(rows, columns=[*COLUMNS, "x", "y"])
+
+
+def _others(chapter: str, scale: str) -> set[str]:
+    """Return how the other machine computed: "in avx2", or "on cpu AMD EPYC"."""
+    table = read(chapter, scale)
+    if table is None:
+        return set()
+    names = table.loc[table["machine"] == THERE, "arithmetic"].unique()
+    known = {"avx2", "sse41"}
+    return {f"in {n}" if n in known else f"on {n}" for n in names}
 
 
 def _decided(test, table: pd.DataFrame, claim: str, machine: str):
@@ -118,12 +131,16 @@ def told(chapters: list[str], scale: str) -> Markdown:
         np.mean([expected(n, max(0.0, of)) for n in found["n"]]) for of in (0.0, r)
     )
     names = ", ".join(found["chapter"].unique())
+    ways = " and ".join(
+        sorted({how for c in chapters for how in _others(c, results.shown(c, scale))})
+    )
     share = (
         f"{found['held'].sum()} of {len(found)} intervals ({found['held'].mean():.0%})"
     )
     return Markdown(
-        f"Computed in two arithmetics: {names}. {share} hold the estimate of the other "
-        f"machine. That is not 95 % for 95 % intervals, because both estimates vary: "
+        f"Computed twice, on this machine and {ways}: {names}. {share} hold the "
+        f"estimate of the other machine. That is not 95 % for 95 % intervals, because "
+        f"both estimates vary: "
         f"with these numbers of seeds it is {alone:.0%} if the machines share nothing, "
         f"and more if what a seed fixes (its data, its first weights) moves both. Over "
         f"seeds the machines' values correlate by {r:.2f}, and with that {expects:.0%} "
@@ -136,7 +153,8 @@ def told(chapters: list[str], scale: str) -> Markdown:
 def noise(table: pd.DataFrame) -> dict[str, tuple[float, int]]:
     """Return for each metric the root mean square of what a seed's value differs by
     between the machines, and of how many pairs that is."""
-    where = [c for c in table if c not in {"value", "machine", "arithmetic", "stage"}]
+    apart = {*MEASURED, "machine", "arithmetic", "stage"}
+    where = [c for c in table if c not in apart]
     text = table[where].astype(object).where(table[where].notna(), "")
     wide = text.assign(value=table["value"].astype(float), machine=table["machine"])
     wide = wide.pivot_table(index=where, columns="machine", values="value").dropna()

@@ -79,12 +79,58 @@ def compute(chapter: str, scale: str, chosen: str | None = None) -> tuple[Path, 
         found.append(rows.assign(value=values, machine=machine, arithmetic=name))
     both = pd.concat(found)
     lost = {*both.index[both["value"].isna()]}
-    both = both[~both.index.isin(lost)].dropna(axis="columns", how="all")
+    return _write(both[~both.index.isin(lost)], chapter, scale), len(lost)
+
+
+def beside(chapter: str, scale: str, theirs: Path) -> tuple[Path, int]:
+    """Set those rows beside what another machine measured: its table of the same scale.
+
+    A row is another's if stage, code (by fingerprint) and all marks are the same.
+    Nothing is computed; what comes back is as `compute` has it, with what the others'
+    `.stages.csv`, if it lies there, calls their device.
+
+    Raises:
+        ValueError: the chapter has no results, the file is no such table, or none of
+            its rows is one of ours.
+    """
+    table = results.read(chapter, scale)
+    again = f"{chapter} must have results at {scale} scale: run and publish it"
+    require(table is not None, again, "none")
+    require(theirs.is_file(), "--against must be a table of results", theirs)
+    tables = [table, results.load(theirs)]
+    mine, others = (
+        decisive(chapter, t).assign(code=t["fingerprint"]).reset_index(drop=True)
+        for t in tables
+    )
+    marks = [c for c in mine if c in others and c not in machines.MEASURED]
+    one, other = (
+        t.assign(place=t.index).set_index(
+            t[marks].astype(object).where(t[marks].notna(), "").agg(tuple, axis=1)
+        )["place"]
+        for t in (mine, others)
+    )
+    known = one.index.intersection(other.index)
+    what = f"{theirs} must hold a row of the headline claims, by the same code"
+    require(len(known) > 0, what, "none")
+    told = theirs.with_name(theirs.name.replace(".csv", ".stages.csv", 1))
+    device = pd.read_csv(told)["device"].mode()[0] if told.exists() else "another"
+    sides = [(mine, one, machines.HERE, "as this CPU does")]
+    sides += [(others, other, machines.THERE, device)]
+    both = pd.concat(
+        t.loc[places[known]].drop(columns="code").assign(machine=name, arithmetic=how)
+        for t, places, name, how in sides
+    )
+    return _write(both, chapter, scale), len(mine) - len(known)
+
+
+def _write(both: pd.DataFrame, chapter: str, scale: str) -> Path:
     path = results.COMMITTED / chapter / f"{scale}{machines.SUFFIX}"
     path.parent.mkdir(parents=True, exist_ok=True)
     with files.replacing(path) as new:
-        both.to_csv(new, index=False, lineterminator="\n")
-    return path, len(lost)
+        both.dropna(axis="columns", how="all").to_csv(
+            new, index=False, lineterminator="\n"
+        )
+    return path
 
 
 def decisive(chapter: str, table: pd.DataFrame) -> pd.DataFrame:

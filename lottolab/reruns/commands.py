@@ -191,15 +191,24 @@ def machines(
     arithmetic: Annotated[
         str | None, typer.Option(help="avx2 or sse41; the one this CPU has not")
     ] = None,
+    against: Annotated[
+        Path | None,
+        typer.Option(metavar="TABLE", help="another machine's results; computes none"),
+    ] = None,
 ) -> None:
     """Compute a chapter's headline measurements as another CPU would, too."""
     parameters.resolve(chapter, scale, {})
     from lottolab.pages import machines as pages
     from lottolab.reruns import arithmetics
 
-    path, lost = arithmetics.compute(chapter, scale, arithmetic)
+    if against:
+        path, lost = arithmetics.beside(chapter, scale, against)
+    else:
+        path, lost = arithmetics.compute(chapter, scale, arithmetic)
     print(pages.told([chapter], scale).data)
-    print(f"{path}" + (f", without {lost} rows that no stage holds" if lost else ""))
+    print(
+        f"{path}" + (f", without {lost} rows that only one side holds" if lost else "")
+    )
 
 
 @app.command()

@@ -80,7 +80,9 @@ def table(shift: float) -> pd.DataFrame:
             rows += [(machine, "c", "m", 0.3 + luck, seed)]
             rows += [(machine, "a", "does", 1.0, seed)]
     columns = ["machine", "arm", "metric", "value", "seed"]
-    return pd.DataFrame(rows, columns=columns).assign(level=np.nan)
+    found = pd.DataFrame(rows, columns=columns).assign(level=np.nan)
+    names = {"native": "as this CPU does", "other": "avx2"}
+    return found.assign(arithmetic=found["machine"].map(names))
 
 
 @pytest.fixture
@@ -102,6 +104,7 @@ def test_the_share_of_intervals_that_hold_the_others_estimate_is_told(committed)
     assert found["held"].tolist() == [False, False, True, True]
     assert found["there"][0] - found["here"][0] == pytest.approx(-0.2)
     said = machines.told(["ownership"], "edition").data
+    assert "on this machine and in avx2: ownership." in said
     assert "2 of 4 intervals (50%) hold" in said
     assert f"it is {machines.expected(4):.0%} if the machines share nothing" in said
     assert "correlate by 1.00, and with that 100% are expected" in said

@@ -105,6 +105,41 @@ def test_both_arithmetics_stand_beside_the_results(home, monkeypatch):
     assert len(pages.agreement("ownership", "edition")) == 2
 
 
+def test_another_machines_table_stands_beside_the_results(home, monkeypatch):
+    for machine, moved in (("theirs", 0.25), ("mine", 0.0)):
+        rows = []
+        for seed in range(3):
+            setting = SETTING | {"seed": seed}
+            value = tickets.dense(**setting)["accuracy"]["test"] + moved * (1 + seed)
+            more = {"metric": "test_accuracy", "value": value, "arm": "dense"}
+            rows.append(results.row(tickets.dense, setting, **more))
+        results.write("ownership", "edition", rows)
+        monkeypatch.delenv("LOTTOLAB_RESULTS")
+        results.commit(home / "_build/edition/results", "ownership", "edition")
+        monkeypatch.setenv("LOTTOLAB_RESULTS", "")
+        folder = home / "data/results/ownership"
+        if machine == "theirs":
+            for path in folder.glob("edition*.csv.gz"):
+                path.rename(home / path.name)
+    theirs = home / "edition.csv.gz"
+    other = pd.read_csv(theirs)
+    other.loc[2, "fingerprint"] = "of other code"
+    other.to_csv(theirs, index=False)
+
+    path, lost = arithmetics.beside("ownership", "edition", theirs)
+    assert (path.name, lost) == ("edition.machines.csv", 1)
+    both = pages.read("ownership", "edition").set_index("machine")
+    apart = both.loc["other", "value"].to_numpy() - both.loc["native", "value"]
+    assert apart.tolist() == pytest.approx([0.25, 0.5])
+    (device,) = set(both.loc["other", "arithmetic"])
+    assert device in pages.told(["ownership"], "edition").data
+    other.assign(fingerprint="of other code").to_csv(theirs, index=False)
+    with pytest.raises(ValueError, match="must hold a row of the headline claims"):
+        arithmetics.beside("ownership", "edition", theirs)
+    with pytest.raises(ValueError, match="must be a table of results"):
+        arithmetics.beside("ownership", "edition", home / "nowhere.csv")
+
+
 def test_a_process_gets_the_variables_and_a_failure_is_told(home):
     variables = arithmetics.ARITHMETICS["sse41"]
     arithmetics._child([], home / "there", variables)
