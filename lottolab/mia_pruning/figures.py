@@ -35,6 +35,7 @@ LOOKS = {
     "weight decay": {"color": "0.45", "marker": "<", "markerfacecolor": "white"},
     "label smoothing": {"color": "0.45", "marker": "h", "markerfacecolor": "white"},
     "DP": {"color": "#009E73", "marker": "d", "markerfacecolor": "white"},
+    "DP, looser": {"color": "#009E73", "marker": "1"},
     "DP, no noise": {"color": "#009E73", "marker": "+"},
 }
 CONTROLS = {
