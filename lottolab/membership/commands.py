@@ -42,6 +42,5 @@ def audit(
     found = findings.audit(answers, others, seed=seed)
     best = found.strongest
     paths = page.write(found, output)
-    typer.echo(
-        f"{best['attack']}: AUC {best['auc']}; see {' and '.join(map(str, paths))}"
-    )
+    auc = findings.percent(best["auc"])
+    typer.echo(f"{best['attack']}: AUC {auc}; see {' and '.join(map(str, paths))}")

@@ -44,14 +44,14 @@ CONTROLS = {
     ("group norm", "nor this recipe"): ":",
 }
 FRONTIERS = {
-    "auc": ("AUC of the strongest attack", 1, 0.5),
+    "auc": ("AUC of the strongest attack (%)", 100, 50),
     "tpr at 1% fpr": ("its TPR (%) at an FPR of 1 %", 100, 1),
 }
 GAP = "train-test gap (points)"
 # Attack and metric to the name of the axis, its unit and what chance gives.
 LEAKS = {
     ("nasr", "accuracy"): ("accuracy of the paper's attack (%)", 100, 50),
-    ("lira, online", "auc"): ("AUC of LiRA, online", 1, 0.5),
+    ("lira, online", "auc"): ("AUC of LiRA, online (%)", 100, 50),
 }
 
 

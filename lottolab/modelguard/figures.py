@@ -41,7 +41,7 @@ ADAPTIVE += ("exact kept", "own table, exact kept")
 ADAPTIVE += ("shifts + partial Bayes", "shifts + exact kept")
 # Metric to what it is called, and its unit.
 UTILITY = {
-    "AUROC": ("AUROC, foreign images", 1),
+    "AUROC": ("AUROC, foreign images (%)", 100),
     "calibration error": ("calibration error (%)", 100),
     "log-loss": ("log-loss (nats)", 1),
     "top-5 accuracy": ("top-5 accuracy (%)", 100),

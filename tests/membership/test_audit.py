@@ -354,16 +354,19 @@ def test_a_torchvision_network_on_the_embedded_images(tmp_path, capsys):
     table(arrays).to_csv(path, index=False)
     output = tmp_path / "report"
     assert cli.main(["membership", "audit", str(path), "--output", str(output)]) == 0
-    assert "AUC" in capsys.readouterr().out
+    said = capsys.readouterr().out
     told = json.loads((tmp_path / "report.json").read_text())
     assert told["about"]["members"] == 128
     loss = nn.functional.cross_entropy(z.double(), labels, reduction="none")
     wanted = roc_auc_score(member, -loss)
     found = told["attacks"]["loss threshold"]["auc"]["estimate"]
     assert found == pytest.approx(wanted, abs=0.01)
+    best = told["strongest"]
+    assert f"{best['attack']}: AUC {100 * best['auc']['estimate']:.1f} % [" in said
     assert told["attacks"]["entropy"]["tpr at 1% fpr"] is None
     text = (tmp_path / "report.html").read_text()
-    for part in (*told["attacks"], *told["unsaid"], "data:image/png;base64"):
+    drawn = f"<td>{100 * found:.1f} % ["
+    for part in (*told["attacks"], *told["unsaid"], drawn, "data:image/png;base64"):
         assert part in text
     assert "http" not in text  # it needs nothing from elsewhere
     assert cli.main(["membership", "audit", str(path), "--output", str(output)]) == 2

@@ -196,16 +196,17 @@ def test_attacks(table):
     assert ticks(figure.axes[0].yaxis) == lines
     assert figure.axes[0].yaxis_inverted()
     three = {"dense": "none", "one-shot, 80 %": "ticket", "one-shot, 95 %": "high"}
-    units = {"auc": 1, "tpr at 1% fpr": 100}
-    for axis, (metric, unit) in zip(figure.axes, units.items(), strict=True):
+    chance = {"auc": 50, "tpr at 1% fpr": 1}
+    for axis, metric in zip(figure.axes, chance, strict=True):
+        assert "(%)" in axis.get_xlabel()
         assert [name for name, *_ in dots(axis)] == list(three)
         for (_, x, y), level in zip(dots(axis), three.values(), strict=True):
             query = f"point == 'family' and level == '{level}' and metric == '{metric}'"
             rows = table.query(query + " and arm in ('dense', 'one-shot')")
             expected = rows.groupby("attack")["value"].mean()[attacks]
-            np.testing.assert_allclose(x, unit * expected)
+            np.testing.assert_allclose(x, 100 * expected)
             np.testing.assert_allclose(y, range(6), atol=0.3)
-        assert axis.lines[0].get_xdata()[0] == {1: 0.5, 100: 1}[unit]
+        assert axis.lines[0].get_xdata()[0] == chance[metric]
     assert [a.get_xscale() for a in figure.axes] == ["linear", "log"]
 
 
@@ -236,13 +237,12 @@ def test_treatments(table):
     arms |= {f"{name}, 95 %": (arm, "high") for name, arm in ways.items()}
     assert ticks(figure.axes[0].yaxis) == list(arms)
     rows = table.query("point == 'family' and attack == 'strongest'")
-    for axis, unit in zip(figure.axes, [1, 100], strict=True):
-        metric = {1: "auc", 100: "tpr at 1% fpr"}[unit]
+    for axis, metric in zip(figure.axes, ["auc", "tpr at 1% fpr"], strict=True):
         by = rows[rows["metric"] == metric].groupby(["arm", "level"])["value"].mean()
         found = [(x, y) for _, x, y in dots(axis)]
         np.testing.assert_allclose(
             np.ravel(found).reshape(-1, 2),
-            [(unit * by[key], line) for line, key in enumerate(arms.values())],
+            [(100 * by[key], line) for line, key in enumerate(arms.values())],
         )
     colours = [c.lines[0].get_color() for c in figure.axes[0].containers]
     assert colours[:3] == [COLOURS["dense"], COLOURS["ticket"], SKY]
@@ -257,7 +257,8 @@ def test_by_class(table):
     by = rows.groupby(["arm", "level", "class"])["value"].mean()
     keys = [("dense", "none"), ("one-shot", "ticket"), ("one-shot", "high")]
     for (_, x, _), (arm, level) in zip(dots(figure.axes[0]), keys, strict=True):
-        np.testing.assert_allclose(x, by[arm, level])
+        np.testing.assert_allclose(x, 100 * by[arm, level])
+    assert figure.axes[0].get_xlabel() == "AUC within the class (%)"
 
 
 def test_roc_is_that_of_every_threshold():

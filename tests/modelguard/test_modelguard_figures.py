@@ -113,6 +113,8 @@ def test_centroids_are_paired_with_what_they_cost():
 
 def test_what_has_no_budget_is_a_line_across():
     axes = figures.utility(swept()).axes
+    assert axes[0].get_ylabel() == "AUROC, foreign images (%)"
+    assert line(axes[0], "ModelGuard-S") == pytest.approx([0.5, 55, 1, 60, 1.5, 65])
     assert line(axes[2], "ModelGuard-S") == pytest.approx([0.5, 0.5, 1, 1, 1.5, 1.5])
     flat = next(n for n in axes[3].get_lines() if n.get_label() == "Top-1")
     assert list(flat.get_ydata()) == [25, 25]

@@ -11,6 +11,7 @@ from pathlib import Path
 import chapters
 import nbformat
 import pytest
+from bs4 import BeautifulSoup
 from nbformat import v4
 
 from lottolab.pages import parameters
@@ -85,6 +86,27 @@ def test_a_notebook_can_be_replaced_and_a_failure_keeps_the_earlier_page(
 
     render(source, output, strict=False)  # replaces it, though not in order
     assert "Committed" in (output / "book" / "ownership.html").read_text("utf-8")
+
+
+WORKS = """
+@book{one, author = {A. One}, title = {First}, publisher = {P}, year = {2001}}
+@book{two, author = {B. Two}, title = {Second}, publisher = {P}, year = {2002}}
+"""
+
+
+def test_works_are_items_of_a_list_that_words_link_to(source, tmp_path):
+    (source / "book/references.bib").write_text(WORKS, encoding="utf-8")
+    cited = "# Introduction\n\n{cite:p}`two`\n\n```{bibliography}\n:all:\n```\n"
+    (source / "book/intro.md").write_text(cited, encoding="utf-8")
+    index = render(source, tmp_path / "html", strict=True)
+    page = (index.parent / "book/intro.html").read_text("utf-8")
+    content = BeautifulSoup(page, "html.parser").find("article")
+    works = content.find_all(class_="citation")
+    assert [work.find("em").text for work in works] == ["First", "Second"]
+    assert [work["role"] for work in works] == ["listitem", "listitem"]
+    assert [work.parent["role"] for work in works] == ["list", "list"]
+    link = content.find("a", string=re.compile("Two"))
+    assert link["href"] == f"#{works[1]['id']}"
 
 
 FAILS = """\

@@ -49,6 +49,18 @@ class Findings:
         return _plain(found | {"skipped": self.scored.skipped})
 
 
+def percent(share: Interval) -> str:
+    """Write a share in [0, 1] in percent, with its interval where there is one.
+
+    >>> percent(Interval(0.652, 0.63, 0.6741, n=256))
+    '65.2 % [63.0, 67.4]'
+    """
+    told = f"{100 * share.estimate:.1f} %"
+    if math.isnan(share.low):
+        return told
+    return f"{told} [{100 * share.low:.1f}, {100 * share.high:.1f}]"
+
+
 def audit(
     target: Answers, references: Sequence[Answers] = (), *, seed: int = 0
 ) -> Findings:
@@ -180,12 +192,12 @@ def _unsaid(found: Scored, attacks: dict, controls: dict, references) -> list[st
             told.append(f"The {key.upper().replace('AT', 'at')}: {few}.")
     even = [name for name, n in attacks.items() if n["auc"].low <= 0.5 <= n["auc"].high]
     if even:
-        told.append(f"Whether these beat chance (AUC 0.5): {', '.join(even)}.")
+        told.append(f"Whether these beat chance (AUC 50 %): {', '.join(even)}.")
     for name, auc in controls.items():
         if auc.estimate != 0.5 and not auc.low <= 0.5 <= auc.high:
             told.append(
                 f"How much of the AUCs is memory: {name} cannot know a member and has "
-                f"an AUC of {auc}; members and non-members differ in kind."
+                f"an AUC of {percent(auc)}; members and non-members differ in kind."
             )
     if references and _told_by_counts(found, references):
         told.append(

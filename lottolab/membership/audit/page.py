@@ -4,7 +4,6 @@ import base64
 import html
 import io
 import json
-import math
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -12,7 +11,7 @@ import pandas as pd
 
 from lottolab.checks import require
 from lottolab.membership import figures
-from lottolab.membership.audit.findings import DRAWS, Findings
+from lottolab.membership.audit.findings import DRAWS, Findings, percent
 from lottolab.pages import plots
 
 DRAWN = 5  # curves, of the largest AUCs
@@ -46,7 +45,9 @@ def page(found: Findings) -> str:
     about, best = found.about, found.strongest
     title = f"Membership audit of {about['target']}"
     rates = [
-        f"{k.upper().replace('AT', 'at')} {best[k]}" for k in HEADINGS[2:] if best[k]
+        f"{k.upper().replace('AT', 'at')} {percent(best[k])}"
+        for k in HEADINGS[2:]
+        if best[k]
     ]
     parts = [
         f"<h1>{html.escape(title)}</h1>",
@@ -58,22 +59,24 @@ def page(found: Findings) -> str:
         _text(
             f"The strongest attack is {best['attack']} (chosen by its AUC on one "
             f"random half of the examples). On the other half: accuracy "
-            f"{best['accuracy']}, " + ", ".join([f"AUC {best['auc']}", *rates]) + "."
+            f"{percent(best['accuracy'])}, "
+            + ", ".join([f"AUC {percent(best['auc'])}", *rates])
+            + "."
         ),
         "<h2>Attacks</h2>",
         _table([{"attack": k} | _cells(v) for k, v in found.attacks.items()]),
         _text(
             "Accuracy is the mean of the shares of members and of non-members that are "
-            "recognised (chance: 0.5), by a threshold of other examples. Intervals are "
-            f"at 95 %, over the examples: exact for accuracy, else of {DRAWS:,} "
+            "recognised (chance: 50 %), by a threshold of other examples. Intervals "
+            f"are at 95 %, over the examples: exact for accuracy, else of {DRAWS:,} "
             "resamples. A TPR is the share of members that are found where at most so "
             "many non-members are accused."
         ),
         _figure(found),
         "<h2>What must fail</h2>",
-        _table([{"control": k, "AUC": str(v)} for k, v in found.controls.items()]),
+        _table([{"control": k, "AUC": percent(v)} for k, v in found.controls.items()]),
         _text(
-            "These cannot know who was a member: an AUC away from 0.5 says that the "
+            "These cannot know who was a member: an AUC away from 50 % says that the "
             "two kinds of examples differ otherwise, and that attacks may see this."
         ),
         f"<h2>The members that {html.escape(best['attack'])} is surest of</h2>",
@@ -95,13 +98,7 @@ def page(found: Findings) -> str:
 def _cells(numbers: dict) -> dict[str, str]:
     told = {h: numbers[h] for h in HEADINGS}
     names = {h: h.upper().replace("AT", "at") if h != "accuracy" else h for h in told}
-    return {names[h]: "too few" if i is None else _short(i) for h, i in told.items()}
-
-
-def _short(interval) -> str:
-    if math.isnan(interval.low):
-        return f"{interval.estimate:.3f}"
-    return f"{interval.estimate:.3f} [{interval.low:.3f}, {interval.high:.3f}]"
+    return {names[h]: "too few" if i is None else percent(i) for h, i in told.items()}
 
 
 def _figure(found: Findings) -> str:

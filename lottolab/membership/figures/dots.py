@@ -24,11 +24,11 @@ WAYS = {"iterative": "iterative", "snip": "SNIP", "grasp": "GraSP"}
 WAYS |= {"synflow": "SynFlow", "random mask": "random mask"}
 WAYS |= {"outsiders' mask": "outsiders’ mask", "partner's mask": "partner’s mask"}
 TPR = "true positive rate (%) at\na false positive rate of 1 %"
-# Metric to the name of its axis, its unit and what chance gives.
+# Metric to the name of its axis and what chance gives, both in percent.
 METRICS = {
-    "auc": ("AUC", 1, 0.5),
-    "tpr at 1% fpr": (TPR, 100, 1),
-    "auc in class": ("AUC within the class", 1, 0.5),
+    "auc": ("AUC (%)", 50),
+    "tpr at 1% fpr": (TPR, 1),
+    "auc in class": ("AUC within the class (%)", 50),
 }
 
 
@@ -94,7 +94,7 @@ def _dots(series: list[tuple[dict, dict]], metrics: list[str], apart=0.0) -> Fig
     lines = [n for n in names if any(len(rows.get(n, ())) for _, rows in series)]
     figure, axes = panels(1, len(metrics), 1.6 + 0.32 * len(lines))
     for axis, metric in zip(axes[0], metrics, strict=True):
-        label, unit, chance = METRICS[metric]
+        label, chance = METRICS[metric]
         axis.axvline(chance, **CHANCE)
         for place, (look, rows) in enumerate(series):
             shift = apart * (place - (len(series) - 1) / 2)
@@ -103,7 +103,7 @@ def _dots(series: list[tuple[dict, dict]], metrics: list[str], apart=0.0) -> Fig
                 for name, here in rows.items()
                 if name in lines
             ]
-            means(axis, found, {"linestyle": "none"} | look, unit, flat=True)
+            means(axis, found, {"linestyle": "none"} | look, 100, flat=True)
         dots = [c.lines[0].get_xdata().min() for c in axis.containers]
         if metric.startswith("tpr") and min(dots, default=0) > 0:
             axis.set_xscale("log")
