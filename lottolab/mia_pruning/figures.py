@@ -79,7 +79,8 @@ def frontier(table: pd.DataFrame) -> Figure:
         axis.set_ylabel(label)
     # An interval that is wider than all the rest is not to push them together.
     means = 100 * fresh.groupby(["arm", "level"])["value"].mean()
-    axes[-1, 0].set_xlim(means.min() - 1.5, means.max() + 1.5)
+    if len(means):
+        axes[-1, 0].set_xlim(means.min() - 1.5, means.max() + 1.5)
     axes[-1, 0].set_xlabel("accuracy on fresh images (%)")
     return finished(figure, columns=4)
 

@@ -39,7 +39,8 @@ PRUNED, GAME, PRIVATE, OTHER = BESIDE = (
     "regularisers",
 )
 LOOKS = dict(zip(BESIDE, (0, 3, 4, 5), strict=True))
-GROUPS = {"Min-Max": GAME, "DP": PRIVATE, "DP, no noise": PRIVATE}
+GROUPS = {"Min-Max": GAME, "DP": PRIVATE}
+GROUPS |= {"DP, looser": PRIVATE, "DP, no noise": PRIVATE}
 GROUPS |= {"weight decay": OTHER, "label smoothing": OTHER, "early stopping": OTHER}
 
 

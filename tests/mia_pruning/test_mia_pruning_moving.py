@@ -187,7 +187,7 @@ def test_the_still_picture_is_the_frontier(table, monkeypatch):
     drawn = {c.get_label(): c.lines[0].get_xydata() for c in still.axes[0].containers}
     key = ("Min-Max", "weak")
     x, y = wanted(table, key, "fresh_accuracy")[0], wanted(table, key, "auc")[0]
-    assert drawn["Min-Max"] == pytest.approx(np.array([[100 * x, y]]))
+    assert drawn["Min-Max"] == pytest.approx(np.array([[100 * x, 100 * y]]))
 
 
 def test_rates_that_were_not_measured_have_no_panel_and_no_row(table):
