@@ -8,7 +8,9 @@ from lottolab.pages import catalogue, origins, parameters, show, standing, statu
 from lottolab.truth import claims, power, results
 from lottolab.truth.claim import WHOSE, Claim
 from lottolab.truth.claims_file import CHAPTERS
+from lottolab.truth.selection import UnmeasuredError
 
+GONE = "measured no more"  # a withdrawn claim's last verdict, with its rows
 UNTOLD = {claims.NOT_RUN, claims.NOT_TESTABLE}  # at a second scale
 
 
@@ -49,8 +51,8 @@ def withdrawn(scale: str) -> HTML:
     rows, gone = [], claims.withdrawn()
     followed = {c.replaces: c.id for c in (*claims.load(), *gone) if c.replaces}
     tables = standing.measured(scale, status.chapters())
-    card = claims.scorecard(tables, gone, show.own_parameters())
-    for claim, judged in zip(gone, card.to_dict("records"), strict=True):
+    for claim in gone:
+        judged = _last(claim, tables)
         told = {"why it was withdrawn": claim.withdrawn or ""}
         told |= {"followed by": followed.get(claim.id, "")}
         told |= {"ours": judged["ours"], "what was asked": judged["note"]}
@@ -59,6 +61,15 @@ def withdrawn(scale: str) -> HTML:
     kinds = {"noun": "withdrawn claims", "group": "paper", "state": "last verdict"}
     kinds["tag"] = "data set"
     return catalogue.table(rows, ["last verdict"], **kinds)
+
+
+def _last(claim: Claim, tables: Mapping) -> dict:
+    """Judge a withdrawn claim, where the rows that decide it are still measured."""
+    try:
+        card = claims.scorecard(tables, [claim], show.own_parameters())
+    except UnmeasuredError:
+        return {"verdict": GONE, "ours": "", "note": "what decided it is not measured"}
+    return card.iloc[0].to_dict()
 
 
 def _row(claim: Claim, states: Mapping, more: Mapping) -> catalogue.Row:

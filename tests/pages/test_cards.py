@@ -152,3 +152,10 @@ def test_what_was_withdrawn_is_told_with_its_fate():
     assert facts["why it was withdrawn"] == "It had no <margin>."
     assert facts["followed by"] == "ownership-close"
     assert states(gone) == {"last verdict": "refuted"}
+
+
+def test_what_was_withdrawn_and_is_measured_no_more_says_so(tmp_path, monkeypatch):
+    text = CLAIMS.replace("{metric: clear}, value: 0.99", "{metric: gone}, value: 0.99")
+    (tmp_path / "claims.yaml").write_text(text, encoding="utf-8")
+    (gone,) = rows_of(cards.withdrawn("laptop")).values()
+    assert states(gone) == {"last verdict": cards.GONE}
