@@ -149,7 +149,8 @@ def load(path: Path) -> pd.DataFrame:
     Raises ValueError for a file that is no such table.
     """
     try:
-        table = pd.read_csv(path, keep_default_na=False, na_values=[""], dtype=TEXTS)
+        given = {"keep_default_na": False, "na_values": [""], "dtype": TEXTS}
+        table = pd.read_csv(path, low_memory=False, **given)
     except ValueError as error:  # also what cannot be cut into columns, or decoded
         raise ValueError(f"{path} is no table of results: {error}") from error
     missing = [name for name in NEEDED if name not in table]
