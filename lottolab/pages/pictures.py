@@ -5,11 +5,16 @@ import io
 
 
 def lean(cell) -> None:
-    """Store the PNG pictures of a notebook's cell by `opaque`."""
+    """Store the PNG pictures of a notebook's cell by `opaque`.
+
+    One that is glued into another page too, under a name of papermill's, keeps its
+    bytes in common with what is shown here: the book collects them by their hash.
+    """
     for output in cell.get("outputs", ()):
         data = output.get("data", {})
-        if "image/png" in data:
-            data["image/png"] = opaque(data["image/png"])
+        for kind in data:
+            if kind.endswith("image/png"):
+                data[kind] = opaque(data[kind])
 
 
 def opaque(png: str) -> str:

@@ -104,10 +104,12 @@ def test_nor_does_one_that_was_made_before_any_suspect_was_there(capsys):
     Path("groups").write_text("a: {2.weight: 0}\nb: {2.weight: 1}")
     key.save("key")
     told, hits = dated("key", "Ada", "reference", "groups"), 0
-    for seed in range(4):
+    for seed in range(12):  # about every second one is believed
         innocent = chain(seed + 5, density=0.2)
         where = (Path("reference"), Path("groups"))
         hits += suspect.judged(innocent, key, "Ada", True, where)[1].accepted
+        if seed > 3:
+            continue
         save_file(innocent, "innocent")
         ask = ["ownership", "verify", "innocent", "--key", "key", "--claim", "Ada"]
         assert main([*ask, *told]) == 2

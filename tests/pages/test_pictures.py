@@ -57,3 +57,13 @@ def test_a_published_page_has_lean_pictures(book, tmp_path):
     execute.publish_notebook(tmp_path / "page.ipynb")
     output = nbformat.read(book / "page.ipynb", 4).cells[0].outputs[0]
     assert output["data"]["image/png"] == pictures.opaque(before) != before
+
+
+def test_a_glued_picture_keeps_its_bytes_in_common_with_what_is_shown():
+    png = drawn(facecolor="white")
+    glued = "application/papermill.record/image/png"
+    both = [v4.new_output("display_data", {k: png}) for k in ("image/png", glued)]
+    cell = v4.new_code_cell("draw()", outputs=both)
+    pictures.lean(cell)
+    shown, kept = (next(iter(o["data"].values())) for o in cell.outputs)
+    assert shown == kept == pictures.opaque(png) != png
