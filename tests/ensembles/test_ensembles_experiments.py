@@ -168,8 +168,9 @@ def test_every_split_is_textured_and_nothing_else_changes():
         black = plain[name][0] == 0
         assert torch.equal(plain[name][0][~black], other[name][0][~black])
         assert (other[name][0][black] > 0).double().mean() > 0.9
-    with pytest.raises(ValueError, match="background must be one of plain, textured"):
-        libraries.read(**SETTING | {"background": "black"})
+    for reading in (libraries.read, scenes.shown):
+        with pytest.raises(ValueError, match="must be one of plain, textured"):
+            reading(**SETTING | {"background": "black"})
 
 
 def test_no_image_that_is_shown_stands_before_the_texture_of_another_split():

@@ -4,6 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from lottolab.checks import one_of
 from lottolab.nets import tickets
 from lottolab.nets.device import here
 
@@ -21,7 +22,10 @@ def shown(
 
     Returns:
         By split, images float32 n×C×H×W in [0, 1] and labels int64 [n].
+
+    Raises ValueError for a background that is neither `plain` nor `textured`.
     """
+    one_of("background", background, ("plain", "textured"))
     parts = tickets.read(dataset=dataset, sizes=sizes, seed=seed)
     found = {}
     for i, name in enumerate(("val", "test"), 1):

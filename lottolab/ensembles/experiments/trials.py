@@ -133,8 +133,8 @@ def _none(target, x, y, *, epsilon, setting, seed) -> Tensor:
 def _pgd(target, x, y, *, setting, eot=1, stop=True, **own) -> Tensor:
     """Leave an image once it is fooled, if `stop` and nothing is drawn, to save time.
 
-    Who is fooled is the same without it, but not how far: what is shown to others
-    should not stop.
+    Who is fooled without it is fooled with it, but stands nearer to the boundary: what
+    is shown to others should not stop.
     """
     drawn = isinstance(target, Sampler)
     eot, stop = eot if drawn else 1, stop and not drawn
