@@ -241,9 +241,17 @@ def _numbered(cell: nbformat.NotebookNode, count: int) -> None:
 
 @contextmanager
 def environment(chapter: str, scale: str, new: dict[str, str]) -> Iterator[None]:
-    """Give the kernel these variables, and what the last edition took."""
+    """Give the kernel these variables, and what the last edition took.
+
+    On a CPU it trains in float32 unless `LOTTOLAB_PRECISION` asks for something else:
+    in bfloat16, which CPUs with AMX are faster with, a network of chapter 5 breaks.
+    """
+    from lottolab.nets.device import default_device
+
     stages = results.read_stages(chapter, results.shown(chapter, scale))
     seconds = stages.groupby("function")["seconds"].apply(list).to_dict()
     own = absolute(jobs.variables() | new)
+    if default_device() == "cpu":
+        own.setdefault("LOTTOLAB_PRECISION", "float32")
     with jobs.adopted(own | {"LOTTOLAB_EXPECTED": json.dumps(seconds)}):
         yield

@@ -212,6 +212,20 @@ def test_a_kernel_and_a_worker_get_the_callers_folders(book, tmp_path, monkeypat
     assert {name: os.environ[name] for name in given} == given
 
 
+@pytest.mark.parametrize(
+    ("device", "asked", "given"),
+    [("cpu", None, "float32"), ("cpu", "bfloat16", "bfloat16"), ("cuda", None, None)],
+)
+def test_a_cpu_trains_in_float32_unless_asked(book, monkeypatch, device, asked, given):
+    monkeypatch.setenv("LOTTOLAB_DEVICE", device)
+    monkeypatch.delenv("LOTTOLAB_PRECISION", raising=False)
+    if asked:
+        monkeypatch.setenv("LOTTOLAB_PRECISION", asked)
+    with execute.environment("first", "smoke", {}):
+        assert os.environ.get("LOTTOLAB_PRECISION") == given
+    assert os.environ.get("LOTTOLAB_PRECISION") == asked
+
+
 def test_the_results_folder_of_somebody_else_is_put_back(book, monkeypatch):
     monkeypatch.setenv("LOTTOLAB_RESULTS", "elsewhere")
     with execute.environment("first", "smoke", {"LOTTOLAB_RESULTS": "here"}):
