@@ -6,15 +6,17 @@ from matplotlib.figure import Figure
 
 from lottolab.pages import plots
 from lottolab.truth import stats
+from lottolab.truth.intervals import measured
 
 BLUE, ORANGE, GREEN, PINK, GREY = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "0.35"
-MASK = {
-    "weights": "the trained weights",
-    "retrained": "mask, trained on other images",
-    "untrained": "mask on the initialisation",
-    "aligned": "mask and initialisation, aligned",
-    "same initialisation": "the same, references from it too",
-    "mask of other images": "control: mask of other images",
+MASK = {  # by what the attacker does, and from which initialisation he knows
+    ("weights", ""): "the trained weights",
+    ("retrained", ""): "mask, trained on other images",
+    ("aligned", ""): "mask and initialisation, aligned",
+    ("untrained", ""): "mask on the initialisation",
+    ("same initialisation", "first"): "the same, references from it too",
+    ("same initialisation", "second"): "the same, another initialisation",
+    ("mask of other images", "first"): "control: mask of other images",
 }
 GUARDS = {"ModelGuard-S": (BLUE, "o"), "ModelGuard-W": (ORANGE, "s")}
 LEVELS = (BLUE, GREEN, ORANGE, PINK)
@@ -29,20 +31,44 @@ WORTH = {
 NONE = "nothing"
 
 
+def masks(table: pd.DataFrame) -> pd.DataFrame:
+    """Return how much each use of a mask gives away, a row a use and attack.
+
+    `place` in MASK, `use`, `attack` and the AUC, `estimate`, `low` and `high`, in
+    percent. Where a pool brings its error, the interval is that; else it is over the
+    networks.
+    """
+    own, rows = plots.where(table, question="mask"), []
+    for place, ((kind, start), use) in enumerate(MASK.items()):
+        found = plots.where(own, kind=kind)
+        found = plots.where(found, start=start) if start else found
+        for attack, part in found.groupby("attack", sort=False):
+            whole = plots.where(part, metric="pool auc")
+            each = plots.where(part, metric="auc")["value"]
+            pool = len(whole) > 0
+            i = measured.pooled(whole).interval() if pool else stats.mean_interval(each)
+            rows.append((place, use, attack, i.estimate, i.low, i.high))
+    names = ["place", "use", "attack", "estimate", "low", "high"]
+    found = pd.DataFrame(rows, columns=names)
+    return found.assign(**{n: 100 * found[n] for n in names[3:]})
+
+
 def mask_alone(table: pd.DataFrame) -> Figure:
-    """Draw what masks and weights give away, a dot a network."""
+    """Draw what masks and weights give away: `masks`, and a dot a network."""
     figure, axes = plots.panels(1, 1, 3.4)
     axis, own = axes[0, 0], plots.where(table, question="mask", metric="auc")
-    for place, kind in enumerate(reversed(MASK)):
-        rows = plots.where(own, kind=kind, attack="lira, online")
-        if "start" in rows:
-            rows = rows[rows["start"].isna() | (rows["start"] == "first")]
+    own = plots.where(own, attack="lira, online")
+    for place, (kind, start) in enumerate(MASK):
+        rows = plots.where(own, kind=kind)
+        rows = plots.where(rows, start=start) if start else rows
         dots = {"s": 14, "alpha": 0.5, "color": GREY, "linewidths": 0}
-        axis.scatter(100 * rows["value"], np.full(len(rows), place + 0.15), **dots)
-        look = {"marker": "o", "color": BLUE, "linestyle": "none"}
-        plots.means(axis, [(place - 0.1, rows)], look, flat=True)
-    axis.set_yticks(range(len(MASK)), list(MASK.values())[::-1])
-    axis.set_ylim(-0.5, len(MASK) - 0.5)
+        axis.scatter(100 * rows["value"], np.full(len(rows), place - 0.15), **dots)
+    found = plots.where(masks(table), attack="lira, online")
+    mean, y = found["estimate"], found["place"] + 0.15
+    look = {"fmt": "o", "color": BLUE, "capsize": 2}
+    axis.errorbar(mean, y, xerr=[mean - found["low"], found["high"] - mean], **look)
+    axis.set_yticks(range(len(MASK)), list(MASK.values()))
+    axis.set_ylim(len(MASK) - 0.5, -0.5)
     axis.axvline(50, **plots.CHANCE)
     axis.set_xlabel("AUC of online LiRA (%); grey: each network")
     return figure

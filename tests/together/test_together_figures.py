@@ -17,20 +17,43 @@ def rows(values, **marks):
 
 def test_every_way_to_use_a_mask_has_a_line():
     found = []
-    for place, kind in enumerate(figures.MASK):
+    for place, (kind, start) in enumerate(figures.MASK):
         values = [0.5 + 0.05 * place, 0.52 + 0.05 * place, 0.54 + 0.05 * place]
-        marks = {"question": "mask", "metric": "auc", "kind": kind}
+        marks = {"question": "mask", "metric": "auc", "kind": kind, "start": start}
         found += rows(values, **marks, attack="lira, online")
         found += rows([0.9] * 3, **marks, attack="score")  # not drawn
         if kind not in echoes.KINDS:
-            found += rows([0.1] * 3, **marks, attack="lira, online", start="second")
-            found[-9:-6] = [row | {"start": "first"} for row in found[-9:-6]]
-    (axis,) = figures.mask_alone(pd.DataFrame(found)).axes
+            marks |= {"metric": "pool auc", "freedom": 7, "clusters": 8}
+            marks |= {"attack": "lira, online", "error": 0.01}
+            found += rows([0.52 + 0.05 * place], **marks)
+    table = pd.DataFrame(found)
+    (axis,) = figures.mask_alone(table).axes
     told = [t.get_text() for t in axis.get_yticklabels()]
-    assert told == [figures.MASK[kind] for kind in reversed(figures.MASK)]
-    means = [c.lines[0].get_xdata()[0] for c in axis.containers]
-    order = range(len(figures.MASK))[::-1]
-    assert means == pytest.approx([52 + 5 * place for place in order])
+    assert told == list(figures.MASK.values())
+    assert axis.yaxis_inverted()  # the first is on top
+    (drawn,) = axis.containers
+    means = drawn.lines[0].get_xdata()
+    assert means == pytest.approx([52 + 5 * place for place in range(len(means))])
+    networks = [c.get_offsets()[:, 0] for c in axis.collections if len(c.get_offsets())]
+    assert [len(dots) for dots in networks[: len(means)]] == [3] * len(means)
+    bars = drawn.lines[2][0].get_segments()
+    half = [(b[1, 0] - b[0, 0]) / 2 for b in bars]
+    over_networks = 4.3027 * 2 / 3**0.5  # t, 2 degrees of freedom
+    of_pool = 2.3646 * 1  # t, 7 degrees of freedom
+    own = [kind in echoes.KINDS for kind, _ in figures.MASK]
+    wanted = [over_networks if o else of_pool for o in own]
+    assert half == pytest.approx(wanted, rel=1e-4)
+
+
+def test_the_numbers_of_masks_have_a_row_a_use_and_attack():
+    marks = {"question": "mask", "metric": "auc", "start": None}
+    found = rows([0.5, 0.6], **marks, kind="weights", attack="score")
+    found += rows([0.7, 0.8], **marks, kind="weights", attack="lira, online")
+    found += rows([0.1], question="guard", metric="auc", attack="score")
+    table = figures.masks(pd.DataFrame(found))
+    assert table["attack"].tolist() == ["score", "lira, online"]
+    assert table["estimate"].tolist() == pytest.approx([55, 75])
+    assert set(table["use"]) == {"the trained weights"}
 
 
 def levels(question, metric, **marks):
