@@ -1,8 +1,10 @@
 """CPU seconds of `ensembles.pgd` against torchattacks' PGD, on one thread, as a ratio.
 
-Same images, ε, step, steps and number of random starts, and the same network for both:
-as it was trained, and with its batch norm folded. Two are trained, one as usual, one
-adversarially (one step). All are asked at several batch sizes, and the best counts.
+Same images, ε, step, steps and number of random starts, and like with like: peer and
+ours on the network as it was trained (unfolded), and peer and ours with its batch norm
+folded into its convolutions; a ratio is of two on one network. Two are trained, one as
+usual, one adversarially (one step). All are asked at several batch sizes, and the best
+counts.
 Ours is timed with every step of every image, which is the peer's work: the goal is not
 to be slower. With `stop`, which leaves an image once it is fooled, and once its steps
 repeat, the goal is twice the speed to the same robust accuracy: an image counts as
@@ -71,11 +73,17 @@ def peer(model, x, y, given: argparse.Namespace, batch: int) -> torch.Tensor:
     return right
 
 
-CASES = {"torchattacks": peer, "every step": ours, "stop": partial(ours, stop=True)}
+CASES = {
+    "peer, every step": peer,
+    "ours, every step": ours,
+    "ours, stop": partial(ours, stop=True),
+}
+GOALS = {"ours, every step": 1, "ours, stop": 2}
 
 
 def compare(networks: dict, x, y, given: argparse.Namespace) -> None:
-    """Interleave the cases on the networks, print the medians and the ratios."""
+    """Interleave the cases on the networks; print the medians, and of each network
+    what ours is against the peer on that same network."""
     seconds: dict[tuple, list[float]] = {}
     robust: dict[tuple, list[float]] = {}
     for _ in range(given.rounds):
@@ -88,15 +96,17 @@ def compare(networks: dict, x, y, given: argparse.Namespace) -> None:
                 left = 100 * float(right.double().mean())
                 robust.setdefault((name, case, batch), []).append(left)
     middle = {key: statistics.median(found) for key, found in seconds.items()}
+    print(f"  {'network':10} {'attack':17} batch  CPU s (range)         robust  speed")
     for name in networks:
         keys = [[(name, case, batch) for batch in BATCHES] for case in CASES]
         quickest = [min(batches, key=middle.get) for batches in keys]
         for key in quickest:
             spread = f"({min(seconds[key]):.2f} to {max(seconds[key]):.2f})"
-            times = middle[quickest[0]] / middle[key]
+            times = f"{middle[quickest[0]] / middle[key]:.2f} × the peer's on it"
+            goal = f", goal {GOALS[key[1]]}" if key[1] in GOALS else ""
             print(
-                f"  {name:9} {key[1]:12} batch {key[2]:3} {middle[key]:.2f} s {spread}"
-                f" {statistics.mean(robust[key]):5.1f} % robust, {times:.2f} × the peer"
+                f"  {name:10} {key[1]:17} {key[2]:5}  {middle[key]:.2f} {spread:16}"
+                f" {statistics.mean(robust[key]):5.1f} %  {times}{goal}"
             )
 
 
@@ -121,7 +131,7 @@ def main() -> None:
         model = trained(given, name == "adversarially")
         clean = 100 * float(correct(model, x, y).double().mean())
         print(f"{given.network} trained {name}: {clean:.1f} % of clean images right")
-        networks = {"as it is": model, "folded": folded(model, x[:4])}
+        networks = {"unfolded": model, "folded": folded(model, x[:4])}
         compare(networks, x, y, given)
 
 

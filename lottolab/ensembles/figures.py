@@ -19,7 +19,9 @@ DOTS = {"linestyle": "none", "markersize": 5, "elinewidth": 0.8}
 LOOKS = {
     "dense": {"color": "#000000", "marker": "s", "markerfacecolor": "white"},
     "best ticket": {"color": "#56B4E9", "marker": "D", "markerfacecolor": "white"},
+    "mean ticket": {"color": "#999999", "marker": "D", "markerfacecolor": "white"},
     "fixed team": {"color": "#CC79A7", "marker": "v", "markerfacecolor": "white"},
+    "fixed teams": {"color": "#CC79A7", "marker": "v", "markerfacecolor": "white"},
     "static library": {"color": "#009E73", "marker": "^", "markerfacecolor": "white"},
     "R2S": {"color": "#E69F00", "marker": "D"},
     "matched": {"color": "#D55E00", "marker": "v"},
@@ -191,23 +193,25 @@ def _scores(
     return here.assign(value=here["seed"].map(both))
 
 
-def training(table: pd.DataFrame, names: dict[str, str]) -> Figure:
-    """Draw what training on adversarial examples adds, a panel a radius (0 is clean).
+def training(
+    table: pd.DataFrame, names: dict[str, str], panels: dict[tuple[str, float], str]
+) -> Figure:
+    """Draw what training on adversarial examples adds, a panel an attack and radius.
 
     Rows of `point` training, with the column `training`, adversarial or standard.
 
     Args:
         names: a structure's name by its place.
+        panels: a panel's title by its attack and ε in 255ths.
     """
     rows = where(table, point="training", metric="accuracy")
-    sizes = sorted(rows["epsilon"].round(6).unique())
     size = {"sharey": True, "figsize": (7.2, 2.9)}
-    figure, axes = plt.subplots(1, len(sizes), squeeze=False, **size, **SIZE)
+    figure, axes = plt.subplots(1, len(panels), squeeze=False, **size, **SIZE)
     kinds = list(rows.groupby(["arm", "place"], sort=False).groups)
     looks = {"adversarial": {"color": "#0072B2", "marker": "o"}}
     looks["standard"] = {"color": "#D55E00", "marker": "o", "markerfacecolor": "white"}
-    for axis, radius in zip(axes[0], sizes, strict=True):
-        near = rows[rows["epsilon"].round(6) == radius]
+    for axis, ((attack, radius), title) in zip(axes[0], panels.items(), strict=True):
+        near = where(rows[np.isclose(rows["epsilon"], radius)], attack=attack)
         for name, look in looks.items():
             found = [
                 (i, where(near, arm=arm, place=place, training=name))
@@ -216,7 +220,6 @@ def training(table: pd.DataFrame, names: dict[str, str]) -> Figure:
             label = {"label": f"{name} training"}
             means(axis, found, DOTS | look | label, flat=True)
         _lines(axis, kinds, names)
-        title = f"PGD, ε = {radius:g}/255" if radius else "clean"
         axis.set(title=title, xlabel="accuracy (%)", xlim=(0, 100))
     axes[0][0].invert_yaxis()
     return finished(figure, 2)

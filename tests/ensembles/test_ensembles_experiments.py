@@ -8,7 +8,7 @@ import trainings
 
 from lottolab.ensembles import masking, sampler
 from lottolab.ensembles.attacks import gradient
-from lottolab.ensembles.experiments import bounded, libraries, studies, trials
+from lottolab.ensembles.experiments import bounded, libraries, scenes, studies, trials
 from lottolab.ensembles.queries import correct
 from lottolab.ensembles.tickets import kept
 from lottolab.images import datasets
@@ -58,7 +58,7 @@ ATTACKS = {
 DEFENCES = {
     "dense": {"name": "dense", "place": 1},
     "ticket": {"name": "ticket", "place": 2, "rank": 1},
-    "best": {"name": "best"},
+    "best": {"name": "best", "epsilon": RADIUS},
     "one": {"name": "one", "place": 1},
     "theta": {"name": "theta"},
     "matched": {"name": "matched", "place": 3},
@@ -168,14 +168,37 @@ def test_every_split_is_textured_and_nothing_else_changes():
         black = plain[name][0] == 0
         assert torch.equal(plain[name][0][~black], other[name][0][~black])
         assert (other[name][0][black] > 0).double().mean() > 0.9
-    with pytest.raises(ValueError, match="background must be one of plain, textured"):
-        libraries.read(**SETTING | {"background": "black"})
+    for reading in (libraries.read, scenes.shown):
+        with pytest.raises(ValueError, match="must be one of plain, textured"):
+            reading(**SETTING | {"background": "black"})
+
+
+def test_no_image_that_is_shown_stands_before_the_texture_of_another_split():
+    setting = SETTING | {"background": "textured"}
+    trained = libraries.read(**setting)
+    shown = scenes.shown(**setting)
+    for name in ("val", "test"):
+        images, labels = shown[name]
+        plain = scenes.shown(**SETTING)[name]
+        assert torch.equal(
+            plain[0], libraries.pixels(libraries.read(**SETTING)[name])[0]
+        )
+        assert torch.equal(labels, trained[name][1])
+        there = plain[0] > 0
+        assert torch.equal(images[there], plain[0][there])
+    plain = libraries.read(**SETTING)
+    for i in range(min(len(shown[name][0]) for name in shown)):
+        grounds = [trained["train"][0][i] / 255, *(shown[n][0][i] for n in shown)]
+        black = [plain[name][0][i] == 0 for name in ("train", *shown)]
+        every = black[0] & black[1] & black[2]
+        for a, b in ((0, 1), (0, 2), (1, 2)):
+            assert not torch.equal(grounds[a][every], grounds[b][every])
 
 
 def test_the_best_ticket_is_the_most_accurate_on_validation_images(shown):
     parts, groups = libraries.read(**SETTING), shown[2]
     x, y = libraries.pixels(parts["val"])
-    found = libraries.best(steps=3, **SETTING)
+    found = libraries.best(steps=3, epsilon=RADIUS, **SETTING)
     ball = {"epsilon": RADIUS, "step": 2.5 * RADIUS / 3, "steps": 3}
     scores = {}
     for i, group in enumerate(groups):
@@ -183,6 +206,24 @@ def test_the_best_ticket_is_the_most_accurate_on_validation_images(shown):
             moved = gradient.pgd(network, x, y, **ball, seed=3)
             scores[i, j] = float(correct(network, moved, y).double().mean())
     assert scores[found["place"], found["rank"]] == max(scores.values())
+
+
+def test_the_best_ticket_is_chosen_at_the_radius_at_which_it_is_judged(monkeypatch):
+    asked = []
+
+    def keep(model, x, y, **options):
+        asked.append(options)
+        return x
+
+    monkeypatch.setattr(libraries, "pgd", keep)
+    libraries.best.__wrapped__(steps=5, epsilon=0.3, **SETTING)
+    assert {(a["epsilon"], a["step"]) for a in asked} == {(0.3, 0.15)}
+    monkeypatch.setattr(libraries, "best", lambda **given: asked.append(given) or found)
+    found = {"place": 2, "rank": 1}
+    how = {"name": "best", "epsilon": 0.3}
+    chosen = libraries.model(defence=how, **SETTING)
+    assert asked[-1]["epsilon"] == 0.3
+    assert chosen is libraries.networks(**SETTING)[2][1]
 
 
 def test_each_defence_answers_as_its_name_says(shown):
@@ -204,7 +245,11 @@ def test_each_defence_answers_as_its_name_says(shown):
     assert not isinstance(team, sampler.Sampler)
     theta = libraries.model(defence=DEFENCES["theta"], **SETTING)
     assert list(team.networks) == list(theta.ensemble(theta.draw()).networks)
-    found = libraries.best(steps=5, **SETTING)
+    for _ in range(3):
+        last = theta.ensemble(theta.draw())
+    later = libraries.model(defence=DEFENCES["team"] | {"draw": 3}, **SETTING)
+    assert list(later.networks) == list(last.networks)
+    found = libraries.best(steps=5, epsilon=RADIUS, **SETTING)
     best = libraries.model(defence=DEFENCES["best"], **SETTING)
     assert best is groups[found["place"]][found["rank"]]
     dense = libraries.model(defence=DEFENCES["dense"], **SETTING)
@@ -302,9 +347,12 @@ def test_attacks_know_what_is_drawn(monkeypatch):
     for name in ("theta", "static"):
         how = {"defence": DEFENCES[name]}
         trials.examples.__wrapped__(**how, attack=PGD, **SETTING)
-    (_, drawn), (_, fixed) = asked
-    assert (drawn["eot"], drawn["stop"]) == (3, False)
+        trials.examples.__wrapped__(**how, attack=PGD | {"stop": False}, **SETTING)
+    drawn, drawn_on, fixed, fixed_on = (options for _, options in asked)
+    for options in (drawn, drawn_on):
+        assert (options["eot"], options["stop"]) == (3, False)
     assert (fixed["eot"], fixed["stop"]) == (1, True)
+    assert (fixed_on["eot"], fixed_on["stop"]) == (1, False)
     asked.clear()
     for name in ("one", "theta", "static"):
         how = {"defence": DEFENCES[name]}
@@ -522,12 +570,14 @@ def test_a_library_costs_one_copy_and_a_bit_a_weight():
 
 
 def test_the_best_law_is_found_on_some_images_and_scored_on_others(shown):
-    _, y, groups = shown
+    x, y, groups = shown
     networks = [network for group in groups for network in group]
-    found = bounded.law(attacks=[ATTACKS["arc"]], alone=PGD, **SETTING)["metrics"]
+    own = {"epsilon": RADIUS, "step": 0.03, "steps": 2}
+    given = {"attacks": [ATTACKS["arc"]], "alone": PGD | {"stop": False}, "own": own}
+    found = bounded.law(**given, **SETTING)["metrics"]
     made = [({"name": "theta"}, ATTACKS["arc"])]
     made += [
-        ({"name": "ticket", "place": i, "rank": j}, PGD)
+        ({"name": "ticket", "place": i, "rank": j}, given["alone"])
         for i in range(4)
         for j in range(2)
     ]
@@ -537,12 +587,49 @@ def test_the_best_law_is_found_on_some_images_and_scored_on_others(shown):
         table.append(torch.stack([~correct(n, moved, y) for n in networks]))
     table = torch.stack(table)
     alike = (~table).double().mean(1).amin(0)
-    assert found["all alike"] == pytest.approx(float(alike[1::2].mean()))
+    assert found["all alike"] == pytest.approx(float(alike.mean()))
     alone = (~table).all(0).double()  # by its worst example, network by image
-    chosen = alone[:, ::2].mean(1).argmax()
-    assert found["best ticket"] == pytest.approx(float(alone[chosen, 1::2].mean()))
+    total = 0.0
+    for half in (0, 1):
+        chosen = int(alone[:, half::2].mean(1).argmax())
+        rest = slice(1 - half, None, 2)
+        moved = bounded.arc([networks[chosen]], x[rest], y[rest], **own)
+        met = alone[chosen, rest].bool() & correct(networks[chosen], moved, y[rest])
+        total += float(met.double().mean()) / 2
+    assert found["best ticket"] == pytest.approx(total)
     assert found["gain"] == found["best law"] - found["best ticket"]
+    # No law of single tickets beats the one that was found on these very images.
+    assert max(alone.mean(1).max(), alike.mean()) <= found["bound"] + 1e-9
     assert 0 <= found["best law"] <= 1
+
+
+def test_a_law_is_attacked_by_those_whom_it_draws_as_often_as_it_does(monkeypatch):
+    asked = {}
+    monkeypatch.setattr(bounded, "arc", lambda m, x, y, **o: asked.update(o, m=m) or x)
+    chances = torch.tensor([0.25, 0.0, 0.75]).double()
+    bounded._arc(["a", "b", "c"], chances, None, None, {"steps": 3})
+    assert asked == {"m": ["a", "c"], "probabilities": [0.25, 0.75], "steps": 3}
+
+
+def test_an_average_over_defences_attacks_each_for_itself():
+    given = {"attacks": [PGD, ATTACKS["arc"]], "draws": 4} | SETTING
+    tickets = [{"name": "ticket", "place": 1, "rank": j} for j in range(2)]
+    found = trials.averaged(defences=tickets, **given)["metrics"]
+    each = [trials.strongest(defence=t, **given)["metrics"] for t in tickets]
+    assert each[0] != each[1]
+    for metric, value in found.items():
+        assert value == pytest.approx(np.mean([e[metric] for e in each]))
+    with pytest.raises(ValueError, match="defences must hold at least one"):
+        trials.averaged(defences=[], **given)
+
+
+def test_what_an_attack_takes_is_also_a_share_of_what_was_there():
+    how = {"defence": DEFENCES["theta"], "draws": 5}
+    before = trials.scored(**how, attack=ATTACKS["none"], **SETTING)["metrics"]
+    after = trials.scored(**how, attack=PGD, **SETTING)["metrics"]
+    assert before["share"] == before["worst share"] == 0
+    for share, of in (("share", "accuracy"), ("worst share", "worst")):
+        assert after[share] == pytest.approx(1 - after[of] / before[of])
 
 
 def test_a_certificate_is_of_the_defence_that_was_asked_for(shown):

@@ -133,23 +133,30 @@ def test_the_strongest_attack_shows_mean_and_worst_and_what_both_were():
             assert np.allclose(points[label][:, 0], wanted)
 
 
-def test_training_has_a_panel_a_radius_and_both_kinds_side_by_side():
+def test_training_has_a_panel_an_attack_and_both_kinds_side_by_side():
     found = []
-    for kind, size, value in (
-        ("adversarial", 0.0, 0.7),
-        ("adversarial", 8.000000000000002, 0.6),
-        ("standard", 0.0, 0.8),
-        ("standard", 8.0, 0.2),
+    for kind, attack, size, value in (
+        ("adversarial", "clean", 0.0, 0.7),
+        ("adversarial", "PGD", 8.000000000000002, 0.6),
+        ("standard", "clean", 0.0, 0.8),
+        ("standard", "PGD", 8.0, 0.2),
+        ("standard", "PGD", 20.0, 0.1),
+        ("standard", "strongest", 20.0, 0.05),
     ):
         for arm, place in (("dense", "first"), ("ensemble", "all")):
             marks = {"arm": arm, "place": place, "epsilon": size, "training": kind}
-            found += rows(value, metric="accuracy", point="training", **marks)
-            found += rows(0.0, metric="worst", point="training", **marks)
-    clean, near = figures.training(pd.DataFrame(found), NAMES).axes
-    assert [clean.get_title(), near.get_title()] == ["clean", "PGD, ε = 8/255"]
-    assert np.allclose(drawn(clean)["adversarial training"], [[70, 0], [70, 1]])
-    assert np.allclose(drawn(near)["standard training"], [[20, 0], [20, 1]])
-    told = [t.get_text() for t in clean.get_yticklabels()]
+            marks |= {"attack": attack, "point": "training"}
+            found += rows(value, metric="accuracy", **marks)
+            found += rows(0.0, metric="worst", **marks)
+    panels = {("clean", 0): "clean", ("PGD", 8.0): "near", ("strongest", 20): "far"}
+    axes = figures.training(pd.DataFrame(found), NAMES, panels).axes
+    assert [axis.get_title() for axis in axes] == ["clean", "near", "far"]
+    clean, near, far = map(drawn, axes)
+    assert np.allclose(clean["adversarial training"], [[70, 0], [70, 1]])
+    assert np.allclose(near["standard training"], [[20, 0], [20, 1]])
+    assert np.allclose(far["standard training"], [[5, 0], [5, 1]])
+    assert "adversarial training" not in far
+    told = [t.get_text() for t in axes[0].get_yticklabels()]
     assert told == ["dense, cnn4", "ensemble"]
 
 

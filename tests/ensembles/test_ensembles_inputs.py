@@ -1,6 +1,7 @@
 """What chapter 3's functions refuse, in a line, before anything is computed."""
 
 import copy
+import itertools
 import warnings
 from functools import partial
 
@@ -143,6 +144,21 @@ def test_without_gradients_of_images_nothing_is_attacked(attack):
         attack(NET, X, Y)
 
 
+def test_labels_and_networks_of_inference_mode_are_not_attacked(attack):
+    with torch.inference_mode():
+        made, y = network(), Y.clone()
+    refused("y must have gradients: clone it outside of", attack, NET, X, y)
+    refused("model must have gradients: make or load it outside", attack, made, X, Y)
+
+
+def test_images_that_collect_a_gradient_are_attacked_as_others_are(attack):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        found = attack(NET, X.clone().requires_grad_(), Y)
+    if isinstance(found, torch.Tensor):
+        assert torch.equal(found, attack(NET, X, Y))
+
+
 @pytest.mark.parametrize("name", ["pgd", "universal", "apgd", "transfer"])
 def test_logits_that_hide_their_gradient_are_said_to(name):
     if name == "apgd":
@@ -247,11 +263,30 @@ def test_a_team_is_of_networks_with_the_same_classes():
 
 
 def test_arc_takes_no_members_that_draw_or_that_know_other_classes():
-    drawing = Sampler({"a": [NET, network(seed=1)]}, law=laws.one, seed=0)
     given = {"epsilon": 0.1, "step": 0.03, "steps": 1}
-    refused("members must not draw", arc, [NET, drawing], X, Y, **given)
+    for seed in range(12):  # of some, the first few draws are the same
+        drawing = Sampler({"a": [NET, network(seed=1)]}, law=laws.one, seed=seed)
+        refused("members must not draw", arc, [NET, drawing], X, Y, **given)
+    other, calls = network(seed=1), itertools.count()
+    silent = [NET, lambda x: (NET, other)[next(calls) % 2](x)]
+    refused("members must not draw", arc, silent, X, Y, **given)
     uneven = [NET, network(classes=5)]
     refused("members must be of the same classes", arc, uneven, X, Y, **given)
+
+
+def test_arc_takes_lists():
+    given = {"epsilon": 0.1, "step": 0.03, "steps": 1}
+    for odd in (None, NET, {"a": NET}, "ab", iter([NET])):
+        what = "members must be a list of models|model must answer images"
+        refused(what, arc, odd, X, Y, **given)
+    for odd in ([], ()):
+        refused("members must hold at least one model", arc, odd, X, Y, **given)
+    halves = torch.tensor([0.5, 0.5])
+    for odd in (halves, halves.numpy(), [0.5, "a"], [float("nan"), 0.5], [], "ab", 1):
+        what = "probabilities must be > 0, one a member, in sum 1, in a list"
+        refused(what, arc, [NET, NET], X, Y, probabilities=odd, **given)
+    found = arc([NET, NET], X, Y, probabilities=halves.tolist(), **given)
+    assert torch.equal(found, arc(nn.ModuleList([NET, NET]), X, Y, **given))
 
 
 # Tickets and libraries

@@ -9,15 +9,14 @@ by fooling members one after another, the likeliest first, without losing those 
 fooled already. The gradient of the mean loss, which EOT follows, need not do so.
 """
 
-import math
 from collections.abc import Callable, Sequence
 from functools import partial
 
 import torch
 from torch import Tensor
 
-from lottolab.checks import one_of, require, tensors, whole
-from lottolab.checks.attacks import alike, attackable
+from lottolab.checks import one_of, tensors, whole
+from lottolab.checks.attacks import alike, attackable, one_each, several
 from lottolab.ensembles.queries import Model, ball, evaluating, frozen
 
 ROUNDS = 50
@@ -70,7 +69,7 @@ def arc(
     Raises:
         ValueError: anything is not as above.
     """
-    require(len(members) > 0, "members must hold at least one model", 0)
+    several(members)
     for member in members:
         attackable(member, x, y, epsilon=epsilon, step=step)
     alike(members, x)
@@ -78,10 +77,8 @@ def arc(
         whole(name, value, 1)
     one_of("inner", inner, INNER)
     x = x.clamp(0, 1)
-    given = list(probabilities or [1 / len(members)] * len(members))
-    right = len(given) == len(members) and min(given) > 0
-    right = right and math.isclose(sum(given), 1, abs_tol=1e-6)
-    require(right, "probabilities must be > 0, one a member, in sum 1", given)
+    one_each(probabilities, len(members))
+    given = probabilities or [1 / len(members)] * len(members)
     chances = torch.tensor(given, dtype=x.dtype, device=x.device)
     found = []
     with frozen(*members), evaluating(*members):

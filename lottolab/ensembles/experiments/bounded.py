@@ -5,52 +5,90 @@ The arguments are those of `trials`.
 
 import pandas as pd
 import torch
+from torch import Tensor
 
 from lottolab import runs
+from lottolab.ensembles.attacks.arc import arc
 from lottolab.ensembles.bounds import benefit, smoothing
-from lottolab.ensembles.experiments import libraries, trials
+from lottolab.ensembles.experiments import libraries, scenes, trials
 from lottolab.ensembles.queries import correct
 from lottolab.ensembles.sampler import Sampler
 from lottolab.nets.device import here
 
 
 @runs.stage("ensembles.experiments.bounded.law")
-def law(*, attacks: list[dict], alone: dict, **setting) -> dict:
+def law(*, attacks: list[dict], alone: dict, own: dict, **setting) -> dict:
     """Ask what the best law could gain that draws one ticket of the library a query.
 
     The examples are those that the attack `alone` made on every ticket and that
     `attacks` made on the paper's ensemble; the attacker shows the one of them that
     fools most of the law. On every other image the best law is found, and the best
-    ticket. `metrics` are the expected accuracies on the images between: of the `best
-    law`, of `all alike`, which draws each ticket as often, and of the `best ticket`;
-    and the `gain` of the first over the last.
+    ticket; on the images between they are scored, where ARC with the arguments `own`
+    attacks each of them, too. Then the halves change places.
+
+    `metrics` are the expected accuracies, means over all images: of the `best law`, of
+    `all alike`, which draws each ticket as often, and of the `best ticket`; the `gain`
+    of the first over the last; and the `bound`, what the best law keeps that was found
+    on all images, which against these examples no law exceeds on them.
     """
-    y = libraries.test(libraries.read(**setting))[1]
-    networks = [n for group in libraries.networks(**setting) for n in group]
+    x, y = scenes.shown(**setting)["test"]
+    groups = libraries.networks(**setting)
+    networks = [network for group in groups for network in group]
+    table = _fooled(networks, y, _examples(groups, attacks, alone, setting))
+    kept = []
+    for half in (0, 1):
+        known, other = table[:, :, half::2], table[:, :, 1 - half :: 2]
+        shown = x[1 - half :: 2], y[1 - half :: 2]
+        row = {}
+        for name, chances in _laws(known).items():
+            own_too = other
+            if name != "all alike":  # whom ARC attacks already, among the ensemble's
+                made = _arc(networks, chances, *shown, own)
+                own_too = torch.cat([other, _fooled(networks, shown[1], [made])])
+            row[name] = benefit.left(own_too, chances)
+        kept.append(row)
+    found = {k: float(torch.cat([row[k] for row in kept]).mean()) for k in kept[0]}
+    found["gain"] = found["best law"] - found["best ticket"]
+    found["bound"] = float(benefit.left(table, benefit.best_law(table)).mean())
+    return {"metrics": found}
+
+
+def _examples(groups, attacks: list[dict], alone: dict, setting: dict) -> list[Tensor]:
+    """Return what the attacks made on the ensemble, and `alone` on every ticket."""
     made = [({"name": "theta"}, attack) for attack in attacks]
-    for i, group in enumerate(libraries.networks(**setting)):
+    for i, group in enumerate(groups):
         made += [
             ({"name": "ticket", "place": i, "rank": j}, alone)
             for j in range(len(group))
         ]
-    fooled = []
-    for defence, attack in made:
-        x = trials.examples(defence=defence, attack=attack, **setting)["images"]
-        fooled.append(torch.stack([~correct(n, here(x), y) for n in networks]))
-    table = torch.stack(fooled).cpu()
-    known, other = table[:, :, ::2], table[:, :, 1::2]
-    alike = torch.ones(len(networks)).double() / len(networks)
-    kept = torch.stack(
-        [benefit.left(known, law).mean() for law in torch.eye(len(networks))]
-    )
-    laws = {
+    return [
+        here(trials.examples(defence=d, attack=a, **setting)["images"]) for d, a in made
+    ]
+
+
+def _fooled(networks, y: Tensor, shown: list[Tensor]) -> Tensor:
+    """Tell who misreads what; bool [examples, networks, images]."""
+    rows = [torch.stack([~correct(n, x, y) for n in networks]) for x in shown]
+    return torch.stack(rows).cpu()
+
+
+def _laws(known: Tensor) -> dict[str, Tensor]:
+    """Find the best law and the best ticket against known examples."""
+    single = torch.eye(known.shape[1]).double()
+    kept = torch.stack([benefit.left(known, law).mean() for law in single])
+    return {
         "best law": benefit.best_law(known),
-        "all alike": alike,
-        "best ticket": torch.eye(len(networks))[kept.argmax()],
+        "all alike": single.mean(0),
+        "best ticket": single[kept.argmax()],
     }
-    found = {k: float(benefit.left(other, law).mean()) for k, law in laws.items()}
-    gain = found["best law"] - found["best ticket"]
-    return {"metrics": found | {"gain": gain}}
+
+
+def _arc(networks, chances: Tensor, x: Tensor, y: Tensor, own: dict) -> Tensor:
+    """Attack a law: all networks that it draws, as often as it does."""
+    drawn = chances > 1e-6
+    members = [n for n, some in zip(networks, drawn.tolist(), strict=True) if some]
+    shares = chances[drawn] / chances[drawn].sum()
+    return arc(members, x, y, probabilities=shares.tolist(), **own)
 
 
 @runs.stage("ensembles.experiments.bounded.certified")
@@ -66,7 +104,7 @@ def certified(
     if isinstance(target, Sampler):
         target.per = "image"
     given = {"sigma": sigma, "draws": draws, "seed": setting["seed"]}
-    images = libraries.test(libraries.read(**setting))
+    images = scenes.shown(**setting)["test"]
     table = smoothing.certify(target, *images, **given)
     shares = smoothing.accuracy(table, radii)
     rows = [

@@ -19,13 +19,12 @@ import json
 from functools import lru_cache, partial
 
 import pandas as pd
-import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lottolab import runs
 from lottolab.checks import one_of
 from lottolab.ensembles.attacks.gradient import pgd
+from lottolab.ensembles.experiments.scenes import pixels, shown, textured
 from lottolab.ensembles.folding import folded
 from lottolab.ensembles.laws import matched, one, theta
 from lottolab.ensembles.library import Library
@@ -36,7 +35,6 @@ from lottolab.images import datasets
 from lottolab.nets import tickets, train
 from lottolab.nets.device import here
 
-Images = tuple[Tensor, Tensor]
 LAWS = {"theta": theta, "one": one, "matched": matched, "team": theta}
 PLACES = ("first", "second", "third", "fourth")
 DEFENCES = ("dense", "ticket", "best", "static", *LAWS)
@@ -95,13 +93,13 @@ def library(*, structures: list[dict], recipe, seed, **common) -> dict:
 
 
 @runs.stage("ensembles.experiments.libraries.best")
-def best(*, steps: int, **setting) -> dict:
+def best(*, steps: int, epsilon: float, **setting) -> dict:
     """Choose the ticket that PGD with `steps` steps leaves most accurate on `val`.
 
-    Returns its `place` and its `rank`.
+    `epsilon` is that of the attack by which the ticket will be judged. Returns its
+    `place` and its `rank`.
     """
-    parts, scores = read(**setting), {}
-    epsilon, (x, y) = setting["inner"]["epsilon"], pixels(parts["val"])
+    scores, (x, y) = {}, shown(**setting)["val"]
     ball = {"epsilon": epsilon, "step": 2.5 * epsilon / steps, "steps": steps}
     for i, group in enumerate(networks(**setting)):
         for j, network in enumerate(group):
@@ -117,18 +115,19 @@ def model(*, defence: dict, **setting) -> nn.Module:
     `defence` has a `name`, and where it is of one structure its `place`:
 
     `dense`: the structure, whole, trained adversarially.
-    `ticket`: the ticket of `rank`. `best`: the best of all on `val`.
+    `ticket`: the ticket of `rank`. `best`: the best of all on `val`, at `epsilon`.
     `one`: a ticket of the structure, drawn at each query: R2S.
     `theta`: the paper's ensemble; `chances` are those of n_i = 1, 2 …
     `matched`: a team as large as `theta`'s, of one structure.
-    `team`: one team of `theta`, which answers always. `static`: all tickets at once.
+    `team`: one team of `theta`, which answers always; `draw` says the how many-th that
+        is drawn, from 0. `static`: all tickets at once.
     """
     name, place = defence["name"], defence.get("place")
     one_of("defence", name, DEFENCES)
     if name == "dense":
         return _whole(place, **setting)
     if name == "best":
-        found = best(steps=5, **setting)
+        found = best(steps=5, epsilon=defence["epsilon"], **setting)
         place, rank = found["place"], found["rank"]
     elif name == "ticket":
         rank = defence["rank"]
@@ -144,7 +143,10 @@ def model(*, defence: dict, **setting) -> nn.Module:
         law = partial(law, sizes=dict(enumerate(defence["chances"], 1)))
     named = dict(enumerate(groups))
     sampler = Sampler(named, law=law, seed=setting["seed"])
-    return sampler.ensemble(sampler.draw()) if name == "team" else sampler
+    if name != "team":
+        return sampler
+    drawn = [sampler.draw() for _ in range(1 + defence.get("draw", 0))]
+    return sampler.ensemble(drawn[-1])
 
 
 def networks(*, only: int | None = None, **setting) -> list[list[nn.Module]]:
@@ -191,24 +193,7 @@ def read(*, dataset, background: str, sizes: dict, seed: int, **_) -> dict:
     return parts
 
 
-def textured(images: Tensor, seed: int) -> Tensor:
-    """Replace the black of each image by a texture of its own; uint8 n×C×H×W, as given.
-
-    A texture is 7×7 grey values of any brightness, drawn and smoothed by bilinear
-    interpolation, so that no threshold tells it from what it surrounds.
-    """
-    generator = torch.Generator().manual_seed(seed)
-    coarse = torch.randint(256, (len(images), 1, 7, 7), generator=generator)
-    fine = F.interpolate(coarse.float(), size=images.shape[2:], mode="bilinear")
-    return images.where(images > 0, fine.round().to(torch.uint8))
-
-
-def pixels(part: Images) -> Images:
-    """Return a split with its images as float32 in [0, 1]."""
-    return here((part[0].float() / 255, part[1]))
-
-
-def test(parts: dict) -> Images:
+def test(parts: dict) -> tuple[Tensor, Tensor]:
     return pixels(parts["test"])
 
 

@@ -11,7 +11,7 @@ import torch
 from lottolab import runs
 from lottolab.checks import require
 from lottolab.ensembles import masking
-from lottolab.ensembles.experiments import libraries, trials
+from lottolab.ensembles.experiments import libraries, scenes, trials
 from lottolab.ensembles.sampler import Sampler
 from lottolab.ensembles.tickets import scratch
 from lottolab.nets import train
@@ -28,7 +28,7 @@ def transferred(*, place: int, rank: int, attack: dict, **setting) -> dict:
     """
     source = {"name": "ticket", "place": place, "rank": rank}
     x = here(trials.examples(defence=source, attack=attack, **setting)["images"])
-    y = libraries.test(libraries.read(**setting))[1]
+    y = scenes.shown(**setting)["test"][1]
     rows = [
         {"place": i, "rank": j, "accuracy": libraries.share(network, x, y)}
         for i, group in enumerate(libraries.networks(**setting))
@@ -49,7 +49,7 @@ def transfer(*, attack: dict, **setting) -> dict:
     of a structure's tickets also the `lowest accuracy` and the `highest accuracy`.
     """
     found, clean = [], {}
-    x, y = libraries.test(libraries.read(**setting))
+    x, y = scenes.shown(**setting)["test"]
     for i, group in enumerate(libraries.networks(**setting)):
         for j, network in enumerate(group):
             row = transferred(place=i, rank=j, attack=attack, **setting)["row"]
@@ -112,7 +112,7 @@ def masked(
     their limit.
     """
     target = libraries.model(defence=defence, **setting)
-    x, y = libraries.test(libraries.read(**setting))
+    x, y = scenes.shown(**setting)["test"]
     other = here(
         trials.examples(defence=defence, attack=black_box, **setting)["images"]
     )
@@ -152,7 +152,7 @@ def speed(*, repeats: int, **setting) -> dict[str, float]:
     times 100 images.
     """
     shelf = libraries.shelf(**setting)
-    x = libraries.test(libraries.read(**setting))[0][:1].repeat(100, 1, 1, 1)
+    x = scenes.shown(**setting)["test"][0][:1].repeat(100, 1, 1, 1)
     threads, rates = torch.get_num_threads(), {}
     torch.set_num_threads(1)
     for form in ("bits", "whole"):

@@ -12,7 +12,7 @@ from lottolab.checks import one_of, require
 from lottolab.ensembles.attacks import autoattack
 from lottolab.ensembles.attacks.arc import arc
 from lottolab.ensembles.attacks.gradient import pgd, universal
-from lottolab.ensembles.experiments import libraries
+from lottolab.ensembles.experiments import libraries, scenes
 from lottolab.ensembles.queries import correct
 from lottolab.ensembles.sampler import Ensemble, Sampler, repeated
 from lottolab.nets.device import here
@@ -41,7 +41,7 @@ def examples(*, defence: dict, attack: dict, **setting) -> dict:
     own = {k: v for k, v in attack.items() if k != "name"}
     given = {"setting": setting, "seed": setting["seed"]}
     target = libraries.model(defence=defence, **setting)
-    x, y = libraries.test(libraries.read(**setting))
+    x, y = scenes.shown(**setting)["test"]
     return {"images": ATTACKS[attack["name"]](target, x, y, **own, **given)}
 
 
@@ -56,9 +56,18 @@ def scored(*, defence: dict, attack: dict, draws: int, **setting) -> dict:
     drop, worst drop: what the attack takes from each, that is their value on the clean
         images less their value here. The worst of several draws is below their mean
         without any attack; only a drop is the attacker's work.
+    share, worst share: the drops as shares of the values on the clean images.
     """
     x = here(examples(defence=defence, attack=attack, **setting)["images"])
     return {"metrics": _judged(x, defence, draws, setting)}
+
+
+@runs.stage("ensembles.experiments.trials.averaged")
+def averaged(*, defences: list[dict], **given) -> dict:
+    """Average what `strongest` finds of each of several defences, each for itself."""
+    require(len(defences) > 0, "defences must hold at least one", 0)
+    found = [strongest(defence=defence, **given)["metrics"] for defence in defences]
+    return {"metrics": {k: sum(f[k] for f in found) / len(found) for k in found[0]}}
 
 
 @runs.stage("ensembles.experiments.trials.strongest")
@@ -66,14 +75,16 @@ def strongest(*, defence: dict, attacks: list[dict], draws: int, **setting) -> d
     """Score a defence on the worst of several attacks, image by image.
 
     Which is the worst is chosen on `ROUNDS` × `draws` draws; the `metrics` are those of
-    `scored`, on as many others.
+    `scored`, on as many others. One choice serves all of them: draws are independent,
+    so an image that a draw gets right with probability p is right in all of k draws
+    with p^k, and who has the lowest mean is also the least often right in all.
     """
     require(len(attacks) > 0, "attacks must hold at least one", 0)
     found = [
         here(examples(defence=defence, attack=a, **setting)["images"]) for a in attacks
     ]
     target = libraries.model(defence=defence, **setting)
-    y, seed = libraries.test(libraries.read(**setting))[1], setting["seed"] + CHOICE
+    y, seed = scenes.shown(**setting)["test"][1], setting["seed"] + CHOICE
     means = [hits(target, x, y, ROUNDS * draws, seed).double().mean(0) for x in found]
     chosen, rows = torch.stack(means).argmin(0), here(torch.arange(len(y)))
     x = torch.stack(found)[chosen, rows]
@@ -91,12 +102,16 @@ def hits(target: nn.Module, x: Tensor, y: Tensor, draws: int, seed: int) -> Tens
 def _judged(x: Tensor, defence: dict, draws: int, setting: dict) -> dict[str, float]:
     """Score images beside the clean ones, under the same draws."""
     target = libraries.model(defence=defence, **setting)
-    clean, y = libraries.test(libraries.read(**setting))
+    clean, y = scenes.shown(**setting)["test"]
     given = (y, ROUNDS * draws, setting["seed"] + SCORE)
     found = rates(hits(target, x, *given), draws)
     before = rates(hits(target, clean, *given), draws)
     drops = {"drop": "accuracy", "worst drop": "worst"}
-    return found | {name: before[of] - found[of] for name, of in drops.items()}
+    taken = {name: before[of] - found[of] for name, of in drops.items()}
+    shares = {"share": "drop", "worst share": "worst drop"}
+    for name, of in shares.items():  # of nothing, nothing can be taken
+        taken[name] = taken[of] / max(before[drops[of]], 1e-9)
+    return found | taken
 
 
 def rates(right: Tensor, draws: int) -> dict[str, float]:
@@ -115,9 +130,15 @@ def _none(target, x, y, *, epsilon, setting, seed) -> Tensor:
     return x
 
 
-def _pgd(target, x, y, *, setting, eot=1, **own) -> Tensor:
+def _pgd(target, x, y, *, setting, eot=1, stop=True, **own) -> Tensor:
+    """Leave an image once it is fooled, if `stop` and nothing is drawn, to save time.
+
+    Who is fooled without it is fooled with it, but stands nearer to the boundary: what
+    is shown to others should not stop.
+    """
     drawn = isinstance(target, Sampler)
-    return pgd(target, x, y, **own, eot=eot if drawn else 1, stop=not drawn)
+    eot, stop = eot if drawn else 1, stop and not drawn
+    return pgd(target, x, y, **own, eot=eot, stop=stop)
 
 
 def _candidates(target, x, y, *, setting, **own) -> Tensor:
@@ -150,7 +171,7 @@ def _arc(target, x, y, *, setting, seed, teams=0, **own) -> Tensor:
 
 def _universal(target, x, y, *, setting, seed, eot, **own) -> Tensor:
     """Add one perturbation to all images, which was made on those of `val`."""
-    known = libraries.pixels(libraries.read(**setting)["val"])
+    known = scenes.shown(**setting)["val"]
     eot = eot if isinstance(target, Sampler) else 1
     return (x + universal(target, *known, **own, eot=eot, seed=seed)).clamp(0, 1)
 

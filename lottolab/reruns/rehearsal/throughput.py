@@ -29,7 +29,9 @@ TRAINING = {
 }
 OTHER = {
     "ensembles.experiments.libraries.best": "attack",
+    "ensembles.experiments.trials.averaged": "attack",
     "ensembles.experiments.trials.examples": "attack",
+    "ensembles.experiments.trials.strongest": "attack",
     "ensembles.experiments.studies.masked": "attack",
     "ensembles.experiments.studies.transfer": "attack",
     "ensembles.experiments.studies.transferred": "attack",
