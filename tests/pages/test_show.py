@@ -270,7 +270,7 @@ def test_the_paper_stands_beside_our_numbers(committed):
         "Any mask does.": "refuted",
         "It is used.": "not testable here",
     }
-    assert shown[0][2] == "dense 0.9167"
+    assert shown[0][2] == "dense 91.67 %"
     mean = np.mean([*DENSE.values()])
     assert f"{mean + 0.002:.3f} − {mean:.3f} = 0.002" in shown[0][3]
 
