@@ -8,7 +8,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from lottolab.pages.browser import chromium
+from lottolab.pages.site.browser import chromium
 
 __all__ = ["ask_torch", "chromium", "cores", "memory", "writable"]
 

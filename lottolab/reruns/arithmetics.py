@@ -16,7 +16,7 @@ import torch
 
 from lottolab import runs
 from lottolab.checks import one_of, require
-from lottolab.pages import machines
+from lottolab.pages.verdicts import machines
 from lottolab.reruns import execute
 from lottolab.runs import files, store
 from lottolab.truth import claims, results

@@ -41,7 +41,7 @@ def render(
     if not pdf:
         _render("edition", {})
         return
-    from lottolab.pages import printed
+    from lottolab.pages.site import printed
 
     tool = printed.browser_that_prints()  # before half a minute is spent
     page = _render("edition", {})
@@ -198,7 +198,7 @@ def machines(
 ) -> None:
     """Compute a chapter's headline measurements as another CPU would, too."""
     parameters.resolve(chapter, scale, {})
-    from lottolab.pages import machines as pages
+    from lottolab.pages.verdicts import machines as pages
     from lottolab.reruns import arithmetics
 
     if against:
@@ -250,7 +250,7 @@ def _verify_against(commit: str) -> int:
 
 
 def _render(scale: str, notebooks: dict[str, Path], strict: bool = True) -> Path:
-    from lottolab.pages.render import render as build
+    from lottolab.pages.site.render import render as build
     from lottolab.reruns import execute
 
     target = execute.build_folder(scale) / "html"

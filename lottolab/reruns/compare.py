@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 
-from lottolab.pages import machines
+from lottolab.pages.verdicts import machines
 from lottolab.truth import claims, results
 
 NOT_SETTINGS = {"claim", "value", "seed", "stale", *results.PROVENANCE}

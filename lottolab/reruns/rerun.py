@@ -10,7 +10,9 @@ from rich.table import Table
 
 from lottolab.checks import LONGEST, folder_name, require
 from lottolab.jobs import display
-from lottolab.pages import machines, parameters, render
+from lottolab.pages import parameters
+from lottolab.pages.site import render
+from lottolab.pages.verdicts import machines
 from lottolab.reruns import compare, execute, verify
 from lottolab.truth import claims, results
 

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 import pandas as pd
 
 from lottolab.checks import one_of
+from lottolab.truth import percent
 from lottolab.truth.claim import Claim, Criterion
 from lottolab.truth.claims_file import CHAPTERS, load, withdrawn
 from lottolab.truth.deciding import decide
@@ -101,9 +102,14 @@ def scorecard(
     for claim in load() if claims is None else claims:
         found = (tables.get(claim.chapter), (read or {}).get(claim.chapter))
         verdict = _judged(claim, *found, lenient)
-        paper = ", ".join(f"{name} {x}" for name, x in claim.paper.items())
         stale = "; stale: the code has changed since" if verdict.stale else ""
-        head = (claim.id, claim.place, claim.statement, claim.whose, paper)
+        head = (
+            claim.id,
+            claim.place,
+            claim.statement,
+            claim.whose,
+            percent.paper(claim),
+        )
         rows.append((*head, verdict.ours, verdict.word, verdict.note + stale))
     names = ["claim", "place", "statement", "whose", "paper", "ours", "verdict", "note"]
     return pd.DataFrame(rows, columns=names)

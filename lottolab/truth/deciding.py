@@ -9,7 +9,7 @@ import pandas as pd
 from scipy import stats as distributions
 
 from lottolab.checks import require
-from lottolab.truth import rates, stats
+from lottolab.truth import percent, rates, stats
 from lottolab.truth.claim import COUNTS, Criterion
 from lottolab.truth.intervals import measured
 from lottolab.truth.selection import ClaimError, select
@@ -41,15 +41,16 @@ def decide(test: Criterion, table: pd.DataFrame, claim: str) -> Verdict:
         word, detail = _word(test, x, interval)
     except ValueError as error:
         raise ClaimError(f"claim {claim}: {asked(test)}: {error}") from error
-    means = [f"{np.mean([*arm.values()]):.{interval.decimals}f}" for arm in arms]
-    ours = f"{' − '.join(means)} = {interval}" if len(arms) == 2 else str(interval)
-    brief = str(interval)
+    unit = percent.unit(test, [v for arm in arms for v in arm.values()])
+    means = [unit.mean(np.mean([*arm.values()]), interval.decimals) for arm in arms]
+    brief = unit.interval(interval, unit.difference if len(arms) == 2 else unit.share)
+    ours = f"{' − '.join(means)} = {brief}" if len(arms) == 2 else brief
     if test.kind in COUNTS:
         brief = f"{_hits(test, x).sum()} of {len(x)}"
-        ours = f"{brief}; share {interval}"
+        ours = f"{brief}; share {percent.PERCENT.interval(interval, ' %')}"
     stale, stages = _origin(rows)
     holds, fails = (1.0, 1.0) if len(x) < MIN_SEEDS else p_values(test, x)
-    note = f"{asked(test)}: {detail}"
+    note = f"{asked(test, unit)}: {detail}"
     found = (ours, (interval,), len(x), stale, holds, fails, stages, brief)
     return Verdict(word, note, *found)
 
@@ -69,9 +70,11 @@ def _measured(test: Criterion, rows: pd.DataFrame, claim: str) -> Verdict:
     word = REPRODUCED if kept else REFUTED if broken else INCONCLUSIVE
     if kept and found.error == 0:
         holds, fails = 0.0, 1.0
-    (stale, stages), note = _origin([rows]), f"{asked(test)}: {word}"
-    own = (str(interval), (interval,), interval.n, stale, holds, fails, stages)
-    return Verdict(word, note, *own, str(interval))
+    unit = percent.unit(test, rows["value"])
+    (stale, stages), note = _origin([rows]), f"{asked(test, unit)}: {word}"
+    ours = unit.interval(interval, unit.share)
+    own = (ours, (interval,), interval.n, stale, holds, fails, stages)
+    return Verdict(word, note, *own, ours)
 
 
 def _origin(sides: list[pd.DataFrame]) -> tuple[bool, frozenset[str]]:
@@ -150,23 +153,27 @@ def _above(x: np.ndarray, bound: float) -> float:
     return min(1.0, 2 * float(distributions.t.sf(gap / error, len(x) - 1)))
 
 
-def asked(test: Criterion) -> str:
-    """Return the question of a test, as "ticket, sparsest > dense − 0.01"."""
+def asked(test: Criterion, unit: percent.Unit | None = None) -> str:
+    """Return the question of a test, as "ticket, sparsest > dense − 1 point"; the unit
+    is that of `percent.unit` unless it is given."""
+    unit = unit or percent.unit(test)
     same = test.b is not None and test.a["metric"] == test.b["metric"]
     a, b = _label(test.a, False), _label(test.b or {}, same)
     if test.scale == "probit":
         a, b = f"Φ⁻¹ of {a}", f"Φ⁻¹ of {b}"
-    size = f" {'+' if test.margin > 0 else '−'} {abs(test.margin):g}"
-    back = f" {'−' if test.margin > 0 else '+'} {abs(test.margin):g}"
+    margin = unit.bound(abs(test.margin), unit.difference)
+    value = unit.bound(test.value, unit.share)
+    size = f" {'+' if test.margin > 0 else '−'} {margin}"
+    back = f" {'−' if test.margin > 0 else '+'} {margin}"
     return {
-        "equal": f"{a} = {b} ± {test.margin:g}",
+        "equal": f"{a} = {b} ± {margin}",
         "greater": f"{a} > {b}{size if test.margin else ''}",
         "less": f"{a} < {b}{back if test.margin else ''}",
-        "at_least": f"{a} ≥ {test.value:g}",
-        "at_most": f"{a} ≤ {test.value:g}",
-        "every": f"{a} = {test.value:g} in every network",
-        "every_at_least": f"{a} ≥ {test.value:g} in every network",
-        "every_at_most": f"{a} ≤ {test.value:g} in every network",
+        "at_least": f"{a} ≥ {value}",
+        "at_most": f"{a} ≤ {value}",
+        "every": f"{a} = {value} in every network",
+        "every_at_least": f"{a} ≥ {value} in every network",
+        "every_at_most": f"{a} ≤ {value} in every network",
     }[test.kind]
 
 

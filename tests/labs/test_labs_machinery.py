@@ -12,7 +12,7 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
 from lottolab import cli
 from lottolab.labs import build, contain, grade
-from lottolab.pages import render
+from lottolab.pages.site import render
 
 needs_walls = pytest.mark.skipif(
     bool(contain.missing()), reason=f"not contained here: {contain.missing()}"

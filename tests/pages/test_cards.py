@@ -7,7 +7,8 @@ import pytest
 from bs4 import BeautifulSoup
 
 from lottolab.jobs import named
-from lottolab.pages import cards, parameters, status
+from lottolab.pages import parameters
+from lottolab.pages.verdicts import cards, status
 from lottolab.truth import claims_file, results
 
 CLAIMS = """\

@@ -9,7 +9,7 @@ import pytest
 from bs4 import BeautifulSoup
 from pages import PATIENCE
 
-from lottolab.pages import catalogue
+from lottolab.pages.verdicts import catalogue
 
 STATIC = Path(__file__).parents[2] / "book" / "_static"
 PAGE = """<!doctype html><html lang=en><meta charset=utf-8><title>a</title>

@@ -4,7 +4,7 @@ import pytest
 from bs4 import BeautifulSoup
 from docutils.core import publish_doctree, publish_from_doctree
 
-from lottolab.pages import folds
+from lottolab.pages.site import folds
 
 PAGE = """
 Title

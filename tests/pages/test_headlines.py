@@ -5,7 +5,8 @@ import re
 import pandas as pd
 import pytest
 
-from lottolab.pages import headlines, parameters
+from lottolab.pages import parameters
+from lottolab.pages.verdicts import headlines
 from lottolab.truth import claims, claims_file, results
 
 SAID = "headline: {{says: It {0} & well., words: {0} & well, place: abstract, here: how"

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from scipy import stats as scipy_stats
 
-from lottolab.pages import machines
+from lottolab.pages.verdicts import machines
 from lottolab.truth import claims_file, results
 
 CLAIMS = """\

@@ -6,7 +6,7 @@ import nbformat
 import pytest
 
 from lottolab.machine import setup
-from lottolab.pages.folds import MARK
+from lottolab.pages.site.folds import MARK
 
 # words, figures and tables at most; a chapter joins when it has been gone over
 LIMITS = {"ensembles": (2500, 10), "membership": (3000, 12), "modelguard": (3000, 12)}

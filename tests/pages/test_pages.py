@@ -14,7 +14,7 @@ import pages
 import pytest
 
 from lottolab.machine import capacity
-from lottolab.pages.render import mathjax, render
+from lottolab.pages.site.render import mathjax, render
 
 ROOT = Path(__file__).parents[2]
 pytestmark = pytest.mark.browser

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from lottolab.pages import plain_sphinx
+from lottolab.pages.site import plain_sphinx
 
 CONFIG = Path(__file__).parents[2] / "_config.yml"
 

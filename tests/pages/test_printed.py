@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from bs4 import BeautifulSoup
 
-from lottolab.pages import browser, printed
+from lottolab.pages.site import browser, printed
 from lottolab.reruns import commands
 
 NAV = '<nav><a href="#">A</a><a href="one.html">1</a><a href="two.html">2</a></nav>'

@@ -15,7 +15,7 @@ from bs4 import BeautifulSoup
 from nbformat import v4
 
 from lottolab.pages import parameters
-from lottolab.pages.render import mathjax, render, render_page
+from lottolab.pages.site.render import mathjax, render, render_page
 from lottolab.reruns import edition, execute
 from lottolab.truth import results
 
@@ -262,7 +262,8 @@ def test_missing_mathjax_says_what_to_install(monkeypatch):
 
 def test_mathjax_is_found_without_django():
     code = (
-        "import sys; sys.modules['django'] = None; import lottolab.pages.render as r; "
+        "import sys; sys.modules['django'] = None; "
+        "from lottolab.pages.site import render as r; "
         "r.mathjax(); assert 'mathjax' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -270,9 +270,9 @@ def test_the_paper_stands_beside_our_numbers(committed):
         "Any mask does.": "refuted",
         "It is used.": "not testable here",
     }
-    assert shown[0][2] == "dense 0.9167"
+    assert shown[0][2] == "dense 91.67 %"
     mean = np.mean([*DENSE.values()])
-    assert f"{mean + 0.002:.3f} − {mean:.3f} = 0.002" in shown[0][3]
+    assert f"{100 * mean + 0.2:.1f} − {100 * mean:.1f} = 0.2 points" in shown[0][3]
 
 
 def test_verdicts_are_counted(committed):

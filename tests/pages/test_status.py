@@ -10,8 +10,9 @@ import pytest
 from bs4 import BeautifulSoup
 
 from lottolab.jobs import named
-from lottolab.pages import origins, parameters, show, status
+from lottolab.pages import parameters, show
 from lottolab.pages.parameters import SCALES
+from lottolab.pages.verdicts import origins, status
 from lottolab.truth import claims_file, results
 
 CLAIMS = """\

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from lottolab.nets import tickets
-from lottolab.pages import machines as pages
+from lottolab.pages.verdicts import machines as pages
 from lottolab.reruns import arithmetics, execute
 from lottolab.truth import claims_file, results
 

@@ -12,7 +12,7 @@ from safetensors import SafetensorError
 
 from lottolab.nets import checkpoint, models
 from lottolab.ownership.signatures.key import SignatureKey
-from lottolab.pages import render
+from lottolab.pages.site import render
 from lottolab.runs import files, store
 
 STATE = {"a": torch.arange(6.0).view(2, 3), "b": torch.tensor([True])}

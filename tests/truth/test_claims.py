@@ -151,13 +151,13 @@ def test_the_reason_gives_question_numbers_and_p():
     verdict = claims.judge(claim(Criterion("equal", A, B, margin=0.01)), pair(0.002))
     p = scipy_stats.ttest_1samp(0.002 + SPREAD, 0.01, alternative="less").pvalue
     assert verdict.reason == (
-        f"accuracy of ticket = dense ± 0.01: reproduced (two one-sided tests, "
-        f"p = {p:.2g}); 0.907 − 0.905 = 0.002 [0.001, 0.003], n = 4"
+        f"accuracy of ticket = dense ± 1 point: reproduced (two one-sided tests, "
+        f"p = {p:.2g}); 90.7 − 90.5 = 0.2 points [0.1, 0.3], n = 4"
     )
     worse = claims.judge(claim(Criterion("less", A, B, margin=0.01)), pair(0))
-    assert worse.note == "accuracy of ticket < dense − 0.01: refuted"
+    assert worse.note == "accuracy of ticket < dense − 1 point: refuted"
     one = claims.judge(claim(Criterion("at_least", A, value=0.5)), pair(0))
-    assert one.note == "accuracy of ticket ≥ 0.5: reproduced"
+    assert one.note == "accuracy of ticket ≥ 50 %: reproduced"
 
 
 # Error rates, by simulation
@@ -277,8 +277,8 @@ def test_the_scorecard_has_a_row_for_every_claim():
     assert card["claim"].tolist() == ["ownership-x", "membership-y", "together-z"]
     expected = ["reproduced", "not testable here", "not run at this scale"]
     assert card["verdict"].tolist() == expected
-    assert card["paper"][0] == "dense 0.9167"
-    assert card["ours"][0] == "0.915 − 0.905 = 0.010 [0.009, 0.011], n = 4"
+    assert card["paper"][0] == "dense 91.67 %"
+    assert card["ours"][0] == "91.5 − 90.5 = 1.0 points [0.9, 1.1], n = 4"
     own = claims.against_paper("ownership", pair(0.01), cases)
     pd.testing.assert_frame_equal(own, card.iloc[:1])
     assert claims.against_paper("together", None, cases)["verdict"].tolist() == [

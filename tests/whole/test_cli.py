@@ -164,7 +164,7 @@ def test_book_runs_every_chapter_of_the_scale_and_prints_the_page_last(
         return output / "index.html"
 
     monkeypatch.setattr(execute, "execute", run)
-    monkeypatch.setattr("lottolab.pages.render.render", build)
+    monkeypatch.setattr("lottolab.pages.site.render.render", build)
     assert cli.main(["book"]) == 0
     names = [n for n in parameters.chapters() if "smoke" in parameters.scales(n)]
     assert names
@@ -195,7 +195,7 @@ def test_a_chapter_that_fails_costs_the_book_its_exit_code(home, monkeypatch, ca
         return output / "index.html"
 
     monkeypatch.setattr(execute, "execute", run)
-    monkeypatch.setattr("lottolab.pages.render.render", build)
+    monkeypatch.setattr("lottolab.pages.site.render.render", build)
     assert cli.main(["book"]) == 1
     said = capfd.readouterr()
     assert said.out.splitlines()[-1] == str(home / "_build/smoke/html/index.html")

@@ -13,7 +13,7 @@ from packaging.version import Version
 
 from lottolab import cli
 from lottolab.labs import needs
-from lottolab.pages import plain_sphinx
+from lottolab.pages.site import plain_sphinx
 from lottolab.reruns import execute
 from lottolab.truth import claims, results
 

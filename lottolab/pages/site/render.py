@@ -14,7 +14,7 @@ from pathlib import Path
 
 import nbformat
 
-from lottolab.pages import plain_sphinx
+from lottolab.pages.site import plain_sphinx
 from lottolab.runs import files
 
 # Words, symbols and citations of a chapter link to these.

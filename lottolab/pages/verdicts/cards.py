@@ -4,7 +4,8 @@ from collections.abc import Iterator, Mapping
 
 from IPython.display import HTML
 
-from lottolab.pages import catalogue, origins, parameters, show, standing, status
+from lottolab.pages import parameters, show, standing
+from lottolab.pages.verdicts import catalogue, origins, status
 from lottolab.truth import claims, power, results
 from lottolab.truth.claim import WHOSE, Claim
 from lottolab.truth.claims_file import CHAPTERS

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pandas as pd
 from IPython.display import HTML
 
-from lottolab.pages import catalogue, status
+from lottolab.pages.verdicts import catalogue, status
 from lottolab.truth import claims, results
 from lottolab.truth.claims_file import CHAPTERS
 from lottolab.truth.selection import ClaimError, select

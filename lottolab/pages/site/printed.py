@@ -12,7 +12,7 @@ import tempfile
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from lottolab.pages import browser
+from lottolab.pages.site import browser
 from lottolab.runs import files
 
 NO_BROWSER = (
