@@ -23,6 +23,7 @@ COMMITTED = Path(__file__).resolve().parents[2] / "data" / "results"
 FOLDER = "LOTTOLAB_RESULTS"
 FAILED = "LOTTOLAB_FAILED"  # <scale>/<chapter>s of this run, whose old tables wait
 EDITION = "edition"  # the scale that is read; before it is run, the laptop's
+LAPTOP = "laptop"
 OWN = "LOTTOLAB_OWN"  # set in a reader's own run, which may leave rows unmeasured
 SUFFIXES = (".csv", ".stages.csv")
 PROVENANCE = ["seconds", "fingerprint", "stage"]  # more of it is in the other table
@@ -241,7 +242,7 @@ def shown(chapter: str, scale: str) -> str:
     """Return the scale whose tables stand for the chapter on the pages of `scale`: for
     an `edition` that was not run, or failed in this run, `laptop`."""
     absent = scale == EDITION and find(chapter, scale) is None
-    return "laptop" if absent and find(chapter, "laptop") else scale
+    return LAPTOP if absent and find(chapter, LAPTOP) else scale
 
 
 def _replace(table: pd.DataFrame, path: Path) -> None:

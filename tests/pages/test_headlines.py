@@ -106,3 +106,12 @@ def test_a_chapter_without_an_edition_is_judged_at_laptop_scale(measured, monkey
     pd.testing.assert_frame_equal(
         headlines.judged("edition", "cifar"), headlines.judged("laptop", "cifar")
     )
+
+
+def test_an_edition_and_the_laptop_that_is_read_for_it_share_a_column(measured):
+    rows = headlines.judged("laptop")
+    assert "verdict, laptop<" in headlines.table(rows).data
+    mixed = rows.assign(scale=["edition", *rows["scale"][1:]])
+    told = headlines.table(mixed).data
+    assert "verdict, edition or laptop<" in told
+    assert len(re.findall("<th[^>]*>verdict", told)) == 1

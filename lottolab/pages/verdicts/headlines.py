@@ -2,6 +2,7 @@
 
 import html
 import re
+from typing import Any
 
 import pandas as pd
 from IPython.display import HTML, Markdown
@@ -40,14 +41,24 @@ def table(rows: pd.DataFrame) -> HTML:
     for chapter in CHAPTERS:
         for name in dict.fromkeys(rows["claim"]):
             if known[name].chapter == chapter:
-                lines.append(_line(known[name], rows[rows["claim"] == name]))
+                line = _line(known[name], rows[rows["claim"] == name])
+                read = {_column(s, rows): told for s, told in line.pop("by scale")}
+                lines.append(line | read)
     columns = ["chapter", "the authors say", "we measured"]
-    columns += [f"verdict, {scale}" for scale in dict.fromkeys(rows["scale"])]
+    columns += dict.fromkeys(_column(scale, rows) for scale in rows["scale"])
     frame = pd.DataFrame(lines).reindex(columns=columns, fill_value="").fillna("")
     return show.boxed(frame, "headlines", escape=False)
 
 
-def _line(claim: claims.Claim, rows: pd.DataFrame) -> dict[str, str]:
+def _column(scale: str, rows: pd.DataFrame) -> str:
+    """Return the column of a scale's verdicts: an edition's chapters and those that
+    have none, whose laptop's tables are read, share one."""
+    read, scales = (results.EDITION, results.LAPTOP), set(rows["scale"])
+    both = scale in read and scales.issuperset(read)
+    return f"verdict, {' or '.join(read) if both else scale}"
+
+
+def _line(claim: claims.Claim, rows: pd.DataFrame) -> dict[str, Any]:
     said, first = claim.headline, rows.iloc[0]
     whole = html.escape(f"{said.says} ({said.place})")
     words = html.escape(said.words)
@@ -60,6 +71,7 @@ def _line(claim: claims.Claim, rows: pd.DataFrame) -> dict[str, str]:
         "the authors say": f'<span title="{whole}">“{words}”</span>',
         "we measured": f'<span title="{number}">{said.here}: {short}{stale}</span>',
     }
+    verdicts = []
     linked = "status" in parameters.chapters() and not show.own_parameters()
     for row in rows.itertuples():
         told = html.escape(row.verdict)
@@ -67,8 +79,8 @@ def _line(claim: claims.Claim, rows: pd.DataFrame) -> dict[str, str]:
             told = f'<a href="status.html#{claim.id}">{told}</a>'
         if row.alone != row.verdict and row.verdict != claims.SAME:
             told = f'<span title="alone: {row.alone}">{told}*</span>'
-        line[f"verdict, {row.scale}"] = told
-    return line
+        verdicts.append((row.scale, told))
+    return line | {"by scale": verdicts}
 
 
 def told(rows: pd.DataFrame) -> Markdown:
