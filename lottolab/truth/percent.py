@@ -31,12 +31,14 @@ SHARES = frozenset(
         "protected accuracy",
         "robust accuracy",
         "robust_accuracy",
+        "share",
         "second half",
         "signature",
         "test_accuracy",
         "test_accuracy there",
         "tpr at 1% fpr",
         "triggers",
+        "worst share",
     }
 )
 DIFFERENCES = frozenset(
