@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
 
 from lottolab import runs
@@ -16,7 +16,6 @@ from lottolab.nets import masks as masking
 from lottolab.nets import predict, tickets, train
 from lottolab.nets.device import back, here
 from lottolab.together import leaks
-from lottolab.together.norms import settle
 from lottolab.truth.intervals import influence, measured
 
 OTHER = 9_000_000  # is added to the seed: an initialisation that the owner did not have
@@ -49,8 +48,7 @@ def _weights(outcome: dict, parts: dict, images: int, **setting) -> Tensor:
 def _untrained(outcome: dict, parts: dict, images: int, **setting) -> Tensor:
     model = tickets.build(parts=parts, **setting)
     masking.apply_(model, outcome["masks"])
-    others = leaks.strangers(images, **setting)[0]
-    settle(model, others, datasets.normalisation(others))
+    settle(model, leaks.strangers(images, **setting)[0])
     return _log_odds(model.state_dict(), parts, **setting)
 
 
@@ -66,8 +64,7 @@ def _retrained(outcome: dict, parts: dict, images: int, **setting) -> Tensor:
 def _aligned(outcome: dict, parts: dict, images: int, **setting) -> Tensor:
     """Sum sign(w) ∂(−loss)/∂w over kept weights, less the mean over pruned ones."""
     model = tickets.build(parts=parts, **setting)
-    others = leaks.strangers(images, **setting)[0]
-    settle(model, others, datasets.normalisation(others))
+    settle(model, leaks.strangers(images, **setting)[0])
     state = {k: v.detach() for k, v in model.state_dict().items()}
     towards = {}
     for name, mask in here(outcome["masks"]).items():
@@ -99,6 +96,19 @@ KINDS = {
     "untrained": _untrained,
     "aligned": _aligned,
 }
+
+
+@torch.no_grad()
+def settle(model: nn.Module, images: Tensor) -> None:
+    """Set batch norm's statistics to those of the images, uint8; nothing else moves."""
+    for norm in (m for m in model.modules() if isinstance(m, nn.BatchNorm2d)):
+        norm.reset_running_stats()
+        norm.momentum = None  # the mean over all batches
+    scale = datasets.normalisation(images)
+    model.train()
+    for batch in images.split(500):
+        model(here(normalise(batch, *scale)))
+    model.eval()
 
 
 def _log_odds(state: dict[str, Tensor], parts: dict, **setting) -> Tensor:
@@ -144,7 +154,7 @@ def begun(*, start: int, own: bool, rate: float, images: int, **setting) -> dict
     masks = masking.magnitude(trained, dense, rate)
     model.load_state_dict(first)
     masking.apply_(model, masks)
-    settle(model, others[0], datasets.normalisation(others[0]))
+    settle(model, others[0])
     return {"score": _log_odds(model.state_dict(), parts, **setting)}
 
 

@@ -5,6 +5,7 @@ before it. `defences` are those of DEFENCES that are built into it, in this orde
 fifth defence is the guard.
 """
 
+import copy
 import hashlib
 from collections.abc import Callable
 from dataclasses import asdict
@@ -29,7 +30,6 @@ from lottolab.ownership import framework
 from lottolab.ownership.experiments import signatures
 from lottolab.ownership.signatures import signature
 from lottolab.together import leaks
-from lottolab.together.norms import settle
 
 DEFENCES = ("signature", "triggers", "pruning", "team")
 PIXELS = torch.zeros(1), torch.ones(1)  # a team normalises its images itself
@@ -118,9 +118,7 @@ def member(
         return kept
     own = {"ecc": owner["ecc"], "seed": seed, "secret": secret(seed)}
     masks, key = signature.embed(found.masks, owner["text"], **own)
-    masking.apply_(frame, masks)
-    settle(frame, parts["train"][0], scale)
-    statistics = {k: v for k, v in frame.state_dict().items() if "running_" in k}
+    statistics = settled(frame, masks, parts["train"][0], scale)
     return kept | {"masks": masks, "statistics": statistics, "key": asdict(key)}
 
 
@@ -139,6 +137,21 @@ def mixed(
     return torch.cat([images, repeated]), torch.cat(
         [labels, triggers.labels.repeat(times)]
     )
+
+
+@torch.no_grad()
+def settled(frame: nn.Module, masks: masking.Masks, images: Tensor, scale) -> dict:
+    """Return batch norm's statistics over the images, of the frame under the masks."""
+    network = copy.deepcopy(frame)
+    masking.apply_(network, masks)
+    norms = [m for m in network.modules() if isinstance(m, nn.BatchNorm2d)]
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None  # the mean over all batches
+    network.train()
+    for batch in images.split(500):
+        here(Normalised(network, scale))(here(batch.float() / 255))
+    return {k: v for k, v in network.state_dict().items() if "running_" in k}
 
 
 def team(defences: list[str], owner: dict, **setting) -> tuple[Sampler, list[dict]]:
