@@ -1,7 +1,8 @@
 // Figures that a reader moves (lottolab/pages/moving.py): choose a state and draw it.
 // A classic script without requests, so that it runs from file:// too. All numbers stand
-// in the page; here they are chosen and formatted, and none is computed. Without it, and
-// on paper, the picture stands that is in the page anyway.
+// in the page; here they are chosen and formatted, and none is computed; on a grid it is
+// counted what a reader flipped. Without it, and on paper, the picture stands that is in
+// the page anyway.
 (function () {
   "use strict";
   const SVG = "http://www.w3.org/2000/svg";
@@ -180,6 +181,149 @@
     return [svg, folded];
   }
 
+  // A code's modules, which a reader flips; what differs from the owner's code is counted.
+  function grid(panel, pick, changed) {
+    const { byte, block, corrects } = panel, size = Math.sqrt(byte.length);
+    const cells = [], flipped = new Set();
+    let state = {}, at = byte.findIndex(b => b !== null), shown = -1;
+    const name = panel.title + ". Arrow keys go from module to module, Enter flips one.";
+    const code = element("div", "", { class: "moving-code", role: "grid", "aria-label": name });
+    code.style.setProperty("--size", size);
+    const beside = (i, side) => {  // the module above, to the right, below, to the left
+      const row = Math.floor(i / size) + [-1, 0, 1, 0][side], column = i % size + [0, 1, 0, -1][side];
+      return row < 0 || row >= size || column < 0 || column >= size ? -1 : row * size + column;
+    };
+    for (let i = 0; i < byte.length; i++) {
+      if (i % size === 0) code.append(element("div", "", { role: "row" }));
+      const one = element("div", "", { role: "gridcell", tabindex: i === at ? 0 : -1 });
+      const inside = byte[i] !== null && byte[i] >= 0;  // lines run around each byte
+      const lines = [0, 1, 2, 3].map(s => inside && byte[beside(i, s)] !== byte[i] ? "1px" : "0");
+      one.style.borderWidth = lines.join(" ");
+      cells.push(one);
+      code.lastChild.append(one);
+    }
+    const invites = "Point at a module: what it is stands here. A click flips it.";
+    const told = element("p", invites, { class: "told", "aria-hidden": "true" });
+    const undo = element("button", "Take my flips back", { type: "button" });
+    const counts = element("div", "", {});
+
+    function read(modules) {  // count, and choose by the counts
+      const owner = pick(panel.owner), damaged = new Set();
+      let agree = 0, free = 0;
+      modules.forEach((v, i) => {
+        if (byte[i] === null) return;
+        free += 1;
+        if (v === owner[i]) agree += 1;
+        else if (byte[i] >= 0) damaged.add(byte[i]);
+      });
+      const blocks = corrects.map((most, k) => [...damaged].filter(b => block[b] === k).length);
+      return { modules, owner, damaged, agree, free, blocks,
+        right: blocks.every((n, k) => n <= corrects[k]),
+        p: pick(panel.logs)[agree].toFixed(1).replace("-", "−"),
+        accepted: agree >= pick(panel.needed) };
+    }
+
+    function words(i) {
+      const place = `row ${Math.floor(i / size) + 1}, column ${i % size + 1}: `;
+      const shade = state.modules[i] === "1" ? "dark" : "light";
+      if (byte[i] === null) return place + shade + ", fixed pattern";
+      const parts = [place + shade];
+      if (state.modules[i] !== state.owner[i]) parts.push("differs from the owner’s code");
+      const many = corrects.length > 1 && byte[i] >= 0 ? ` of block ${block[byte[i]] + 1}` : "";
+      parts.push(byte[i] < 0 ? "in no byte" : `byte ${byte[i] + 1}${many}`);
+      if (state.damaged.has(byte[i])) parts.push("damaged");
+      if (flipped.has(i)) parts.push("flipped by you");
+      return parts.join(", ");
+    }
+
+    function tell(i) {  // of one module, and show its byte
+      shown = i;
+      told.textContent = words(i);
+      const own = byte[i] !== null && byte[i] >= 0;
+      cells.forEach((one, k) => one.classList.toggle("same", own && byte[k] === byte[i]));
+    }
+
+    function paint() {
+      const given = [...pick(panel.modules)], before = read(given);
+      state = read(given.map((v, i) => flipped.has(i) ? "10"[v] : v));
+      cells.forEach((one, i) => {
+        const free = byte[i] !== null;
+        const looks = { dark: state.modules[i] === "1", fixed: !free, mine: flipped.has(i),
+          wrong: free && state.modules[i] !== state.owner[i], damaged: state.damaged.has(byte[i]) };
+        for (const look in looks) one.classList.toggle(look, looks[look]);
+        one.setAttribute("aria-label", words(i));
+      });
+      const both = [before, state], row = (name, of) => [[name, ""], ...both.map(s => [of(s), ""])];
+      const total = k => block.filter(b => b === k).length;
+      const rows = [row("modules that agree", s => `${s.agree} of ${s.free}`)];
+      corrects.forEach((most, k) => rows.push(
+        row(corrects.length > 1 ? `damaged bytes of block ${k + 1}` : "damaged bytes",
+          s => `${s.blocks[k]} of ${total(k)}; ${most} may be`)));
+      rows.push(row("text, by error correction alone", s => s.right ? "read" : "not read"),
+        row("log₁₀ of the claim’s p-value", s => s.p),
+        row("claim of the text", s => s.accepted ? "accepted" : "not accepted"));
+      counts.replaceChildren(table(["the code", ...panel.columns], rows));
+      if (shown >= 0) tell(shown);
+    }
+
+    function go(i) {
+      cells[at].tabIndex = -1;
+      at = i;
+      cells[at].tabIndex = 0;
+      cells[at].focus();
+    }
+
+    function flip(i) {
+      if (byte[i] === null) return;
+      if (!flipped.delete(i)) flipped.add(i);
+      changed();
+    }
+
+    const MOVES = {
+      ArrowUp: i => beside(i, 0), ArrowRight: i => beside(i, 1),
+      ArrowDown: i => beside(i, 2), ArrowLeft: i => beside(i, 3),
+      Home: i => i - i % size, End: i => i - i % size + size - 1,
+    };
+    code.addEventListener("keydown", event => {
+      if (event.altKey || event.ctrlKey || event.metaKey) return;
+      const flips = event.key === "Enter" || event.key === " ";
+      if (!flips && !(event.key in MOVES)) return;
+      event.preventDefault();
+      const next = flips ? at : MOVES[event.key](at);
+      if (flips) flip(at);
+      else if (next >= 0) go(next);
+    });
+    code.addEventListener("click", event => {
+      const i = cells.indexOf(event.target);
+      if (i < 0) return;
+      go(i);
+      flip(i);
+    });
+    code.addEventListener("focusin", event => tell(cells.indexOf(event.target)));
+    code.addEventListener("mouseover", event => {
+      const i = cells.indexOf(event.target);
+      if (i >= 0) tell(i);
+    });
+    code.addEventListener("mouseleave", () => tell(at));  // where the keyboard is
+    undo.addEventListener("click", () => { flipped.clear(); changed(); });
+
+    const legend = element("ul", "", { class: "moving-legend" });
+    for (const [look, told] of [["wrong", "differs from the owner’s code"],
+      ["damaged", "in a damaged byte"], ["mine", "flipped by you"], ["fixed dark", "fixed pattern"]]) {
+      const item = element("li", "");
+      item.append(element("span", "", { class: "module " + look, "aria-hidden": "true" }), " " + told);
+      legend.append(item);
+    }
+    const side = element("div", "", { class: "moving-side" });
+    side.append(legend, told, undo, counts);
+    const said = () => panel.says.replace(/\{([^}]*)\}/g, (_, name) => ({
+      flips: flipped.size, agree: `${state.agree} of ${state.free}`, p: state.p,
+      damaged: `${state.damaged.size} of ${block.length}`,
+      read: state.right ? "read" : "not read", claim: state.accepted ? "accepted" : "not accepted",
+    })[name]);
+    return { parts: [code, side], paint, said };
+  }
+
   function table(head, rows) {  // a row is a name and cells, each of two texts
     const made = element("table", "", { class: "dataframe" }), top = element("tr", "");
     for (const words of head) top.append(element("th", words, { scope: "col" }));
@@ -227,11 +371,18 @@
     const panels = told.panels.map(panel => {
       const part = element("div", "", { class: "moving-panel" }), drawn = element("div", "");
       part.append(element("p", panel.title, { class: "title" }));
+      if (panel.type === "Grid") {  // it is painted, not made anew: its focus stays
+        const made = grid(panel, pick, update);
+        drawn.className = "moving-grid";
+        drawn.append(...made.parts);
+        part.append(drawn);
+        return [panel, drawn, made];
+      }
       const looks = panel.type === "Bars" ? Object.keys(panel.series).map((name, i) => [name, i])
         : panel.series.map(s => [s.name, s.look, s.kind]);
       if (looks.length > 1) part.append(legend(looks, panel.type));
       part.append(drawn);
-      return [panel, drawn];
+      return [panel, drawn, null];
     });
     const all = element("div", "", { class: "moving-panels" });
     all.append(...panels.map(([, drawn]) => drawn.parentNode));
@@ -244,16 +395,18 @@
 
     function sentence() {
       const { rows, columns, says, cells } = told.readout, state = pick(cells);
+      const ends = panels.map(([, , made]) => made ? " " + made.said() : "");
       return says.replace(/\{([^}]*)\}/g, (_, name) => {
         const control = told.controls.find(c => c.name === name);
         if (control) return options(control)[at[name]];
         const [row, column] = name.split("|"), i = Object.keys(rows).indexOf(row);
         return cell(rows[row], state[i][columns.indexOf(column)])[0];
-      });
+      }) + ends.join("");
     }
 
     function draw() {
-      for (const [panel, drawn] of panels) {
+      for (const [panel, drawn, made] of panels) {
+        if (made) continue;
         const width = Math.floor(drawn.clientWidth) || 320;
         const open = drawn.querySelector("details[open]") !== null;
         drawn.replaceChildren(...(panel.type === "Bars" ? bars : plot)(panel, pick, width));
@@ -275,6 +428,7 @@
       const shown = Object.entries(rows).map(([name, form], i) =>
         [[name, ""], ...state[i].map(value => cell(form, value))]);
       numbers.replaceChildren(table([head, ...columns], shown));
+      for (const [, , made] of panels) if (made) made.paint();
       draw();
       clearTimeout(later);  // who drags hears where he stops
       later = setTimeout(() => { status.textContent = sentence(); }, 200);

@@ -168,6 +168,21 @@ def draw(modules: np.ndarray, form: Format) -> np.ndarray:
     return whole
 
 
+def codewords(form: Format) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return the byte of each data module, and what error correction makes of bytes.
+
+    That is int [modules], from 0, −1 for up to seven that are in no byte; int [bytes],
+    the block of each; int [blocks], how many wrong bytes each corrects at most.
+    """
+    blocks, count = _blocks(form), len(places(form.version))
+    block = np.empty(sum(len(index) for index, _ in blocks), dtype=np.int64)
+    for number, (index, _) in enumerate(blocks):
+        block[index] = number
+    byte = np.arange(count) // 8
+    byte[byte >= len(block)] = -1
+    return byte, block, np.array([(len(index) - data) // 2 for index, data in blocks])
+
+
 @functools.cache
 def _mask(form: Format) -> np.ndarray:
     """Return which data modules the mask pattern flips, bool n."""

@@ -19,19 +19,19 @@ from matplotlib.figure import Figure
 
 from lottolab.checks import one_of
 from lottolab.pages import show
+from lottolab.pages.moving.checking import FORMS, checked
 from lottolab.pages.moving.parts import (
-    FORMS,
     Bars,
     By,
     Control,
+    Grid,
     Moving,
     Plot,
     Readout,
     Series,
-    checked,
 )
 
-__all__ = ["Bars", "By", "Control", "Moving", "Plot", "Readout", "Series"]
+__all__ = ["Bars", "By", "Control", "Grid", "Moving", "Plot", "Readout", "Series"]
 __all__ += ["checked", "markup", "shown", "text"]
 
 

@@ -1,4 +1,4 @@
-"""The chapter's own figures; look and colours are those of `lottolab.pages.plots`."""
+"""Figures of keys, codes, triggers and attacks that stand still."""
 
 from collections.abc import Iterable
 
