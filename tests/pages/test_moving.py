@@ -251,25 +251,31 @@ def folder(tmp_path_factory):
                 (root / names[-1]).write_bytes(path.read_bytes())
     for name in ("moving.js", "moving.css", "custom.css"):
         (root / name).write_bytes((STATIC / name).read_bytes())
-    names += ["custom.css", "moving.css"]
-    links = "".join(f"<link rel=stylesheet href={name}>" for name in names)
     (root / "a.png").write_bytes(PIXEL)
-    text = PAGE.replace("{links}", links).replace("{html}", moving.markup(made()))
-    (root / "page.html").write_text(text, encoding="utf-8")
+    for name, figure in {"page": made(), "grid": board()}.items():
+        styles = [*names, "custom.css", "moving.css"]
+        links = "".join(f"<link rel=stylesheet href={style}>" for style in styles)
+        text = PAGE.replace("{links}", links).replace("{html}", moving.markup(figure))
+        (root / f"{name}.html").write_text(text, encoding="utf-8")
     return root
 
 
-@pytest.fixture
-def tab(browser, folder):
+def opened(browser, path):
+    """Open a page, and see at its end that no script failed."""
     context = browser.new_context(offline=True)
     page = context.new_page()
     page.set_default_timeout(pages.PATIENCE)
     faults = []
     page.on("pageerror", lambda error: faults.append(error))
-    page.goto((folder / "page.html").as_uri())
+    page.goto(path.as_uri())
     yield page
     context.close()
     assert faults == []
+
+
+@pytest.fixture
+def tab(browser, folder):
+    yield from opened(browser, folder / "page.html")
 
 
 def read(tab) -> list[list[str]]:
@@ -477,7 +483,7 @@ def test_no_rule_of_accessibility_is_broken(browser, folder):
     assert accessible(browser, folder) == []
 
 
-def accessible(browser, folder) -> list[str]:
+def accessible(browser, folder, name="page.html") -> list[str]:
     """Ask axe-core about the page, light and dark; everything unfolded."""
     from axe_playwright_python.sync_playwright import Axe
 
@@ -486,7 +492,7 @@ def accessible(browser, folder) -> list[str]:
         context = browser.new_context(offline=True, color_scheme=scheme)
         page = context.new_page()
         page.set_default_timeout(pages.PATIENCE)
-        page.goto((folder / "page.html").as_uri())
+        page.goto((folder / name).as_uri())
         page.evaluate(
             "document.querySelectorAll('details').forEach(d => d.open = true)"
         )
@@ -494,3 +500,191 @@ def accessible(browser, folder) -> list[str]:
         found += [f"{scheme}: {v['id']}: {v['nodes'][0]['html']}" for v in told]
         context.close()
     return found
+
+
+# ------------------------------------------------------------- a grid of modules
+
+SIZE, FREE = 5, 20  # modules a side, the first row is a pattern; 18 are in a byte
+BYTE = [None] * SIZE + [k // 3 for k in range(18)] + [-1, -1]
+BLOCK, CORRECTS = [0, 1, 0, 1, 0, 1], [1, 1]
+OWNER = ["".join(map(str, RNG.integers(0, 2, SIZE**2))) for _ in WAYS]
+WRONG_AT = [[[], [6], [6, 9], [6, 12], [24]], [[], [7, 8], [7, 14], [7, 13], [5]]]
+LOGS = np.minimum(0, 3 - 1.37 * np.arange(FREE + 1))
+NEEDED = 18
+STATES = [
+    ["".join("10"[int(m)] if i in at else m for i, m in enumerate(own)) for at in row]
+    for own, row in zip(OWNER, WRONG_AT, strict=True)
+]
+
+
+def board(**changed) -> moving.Moving:
+    """Return a figure with a grid, by the same controls as `made`."""
+    parts = {
+        "title": "The code",
+        "modules": moving.By(["way", "cut"], STATES),
+        "owner": moving.By(["way"], OWNER),
+        "byte": BYTE,
+        "block": BLOCK,
+        "corrects": CORRECTS,
+        "logs": moving.By([], LOGS),
+        "needed": moving.By([], NEEDED),
+        "columns": ("as it is", "with your flips"),
+        "says": "{flips} flips: {agree}, {damaged}, {read}, {p}, {claim}.",
+    }
+    return made(panels=[moving.Grid(**parts | changed)])
+
+
+def counted(way: int, step: int, flips: set[int]) -> list[str]:
+    """Count anew what the table says of a state and a reader's flips."""
+    wrong = {i for i in {*WRONG_AT[way][step]} ^ flips if BYTE[i] is not None}
+    agree = FREE - len(wrong)
+    hit = {BYTE[i] for i in wrong if BYTE[i] >= 0}
+    blocks = [sum(BLOCK[b] == k for b in hit) for k in (0, 1)]
+    right = all(n <= 1 for n in blocks)
+    return [
+        f"{agree} of {FREE}",
+        *(f"{n} of 3; 1 may be" for n in blocks),
+        "read" if right else "not read",
+        f"{LOGS[agree]:.1f}".replace("-", "−"),
+        "accepted" if agree >= NEEDED else "not accepted",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("told", "changed"),
+    {
+        "a grid must be square": {"byte": BYTE[:-1]},
+        "a text of 25 times 0 or 1": {"owner": moving.By([], "01")},
+        "times 0 or 1": {"owner": moving.By([], "2" * 25)},
+        "each byte must have modules": {"block": [*BLOCK, 1]},
+        "each block must have bytes": {"corrects": [1, 1, 1]},
+        "must be 21 logs": {"logs": moving.By([], LOGS[1:])},
+        "needed must be": {"needed": moving.By([], 22)},
+        "what a grid says": {"says": "{flops}"},
+        "5 values by cut": {"modules": moving.By(["cut"], STATES[0][1:])},
+    }.items(),
+)
+def test_a_grid_that_does_not_fit_is_refused(told, changed):
+    with pytest.raises(ValueError, match=told):
+        moving.checked(board(**changed))
+
+
+@pytest.fixture
+def code(browser, folder):
+    """Open a page with a grid, and return its tab."""
+    yield from opened(browser, folder / "grid.html")
+
+
+def column(tab, place: int) -> list[str]:
+    rows = tab.locator(".moving-side tbody tr")
+    return rows.evaluate_all(f"rs => rs.map(r => r.cells[{place}].textContent)")
+
+
+def module(tab, place: int):
+    return tab.get_by_role("gridcell").nth(place)
+
+
+@pytest.mark.browser
+def test_each_state_of_a_grid_is_drawn_and_counted(code):
+    slider = code.get_by_role("slider", name="cut")
+    for way in range(2):
+        code.get_by_role("combobox", name="way").select_option(str(way))
+        for step in range(STEPS):
+            slider.fill(str(step))
+            dark = code.get_by_role("gridcell").evaluate_all(
+                "cs => cs.map(c => c.classList.contains('dark') ? '1' : '0').join('')"
+            )
+            assert dark == STATES[way][step]
+            assert column(code, 1) == column(code, 2) == counted(way, step, set())
+            wrong = code.locator(".moving-code .wrong")
+            assert wrong.count() == len(WRONG_AT[way][step])
+
+
+@pytest.mark.browser
+def test_clicks_flip_modules_on_top_of_every_state(code):
+    slider, flips = code.get_by_role("slider", name="cut"), set()
+    for place in (6, 15, 20, 24, 15):
+        module(code, place).click()
+        flips ^= {place}
+        for step in (0, 3):
+            slider.fill(str(step))
+            assert column(code, 1) == counted(0, step, set())
+            assert column(code, 2) == counted(0, step, flips)
+    module(code, 2).click()  # a pattern stays as it is
+    assert column(code, 2) == counted(0, 3, flips)
+    assert code.locator(".moving-code .mine").count() == len(flips)
+    slider.fill("1")  # this state's only damage is mended by a flip of it
+    assert column(code, 1)[0] == "19 of 20"
+    assert "wrong" not in module(code, 6).get_attribute("class")
+    code.get_by_role("button", name="Take my flips back").click()
+    assert column(code, 2) == counted(0, 1, set())
+
+
+@pytest.mark.browser
+def test_the_keyboard_goes_through_a_grid_and_flips(code):
+    code.get_by_role("slider", name="cut").fill("0")
+    code.get_by_role("grid").locator("[tabindex='0']").focus()
+    place = SIZE  # the first module that is no pattern
+    moves = [("ArrowDown", 10), ("ArrowRight", 11), ("End", 14), ("ArrowRight", 14)]
+    moves += [("ArrowUp", 9), ("Home", 5), ("ArrowLeft", 5), ("ArrowUp", 0)]
+    moves += [("ArrowUp", 0), ("ArrowDown", 5)]
+    for key, place in moves:
+        code.keyboard.press(key)
+        focused = code.evaluate(
+            "[...document.querySelectorAll('[role=gridcell]')]"
+            ".indexOf(document.activeElement)"
+        )
+        assert focused == place
+        assert code.locator(".moving-code [tabindex='0']").count() == 1
+    flips = set()
+    for key in ("Enter", " "):
+        code.keyboard.press("ArrowDown" if flips else "ArrowRight")
+        place += SIZE if flips else 1
+        code.keyboard.press(key)
+        flips ^= {place}
+        assert column(code, 2) == counted(0, 0, flips)
+        assert code.evaluate("document.activeElement.role") == "gridcell"
+    code.keyboard.press("Tab")
+    assert code.evaluate("document.activeElement.tagName") == "BUTTON"
+
+
+@pytest.mark.browser
+def test_a_module_says_what_it_is_and_a_flip_what_it_did(code):
+    code.get_by_role("slider", name="cut").fill("1")
+    shade = "dark" if STATES[0][1][6] == "1" else "light"
+    name = f"row 2, column 2: {shade}, differs from the owner’s code, byte 1 of block 1"
+    assert module(code, 6).get_attribute("aria-label") == f"{name}, damaged"
+    module(code, 6).click()
+    other = "light" if shade == "dark" else "dark"
+    name = f"row 2, column 2: {other}, byte 1 of block 1, flipped by you"
+    assert module(code, 6).get_attribute("aria-label") == name
+    assert code.locator(".moving-side .told").inner_text() == name
+    assert code.locator(".moving-code .same").count() == 3
+    assert module(code, 23).get_attribute("aria-label").endswith("in no byte")
+    assert module(code, 0).get_attribute("aria-label").endswith("fixed pattern")
+    agree, *_, p, claim = counted(0, 1, {6})
+    said = f"1 flips: {agree}, 0 of 6, read, {p}, {claim}."
+    code.get_by_text(said).wait_for()
+    assert plain(code.get_by_role("status").inner_text()).endswith(f"found. {said}")
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("width", [390, 1280])
+def test_a_grid_is_square_and_stays_in_the_window(code, width):
+    code.set_viewport_size({"width": width, "height": 900})
+    assert code.evaluate("document.documentElement.scrollWidth") <= width
+    box = code.get_by_role("grid").bounding_box()
+    assert box["width"] == pytest.approx(box["height"], abs=1)
+    assert box["width"] > 200
+    sizes = code.get_by_role("gridcell").evaluate_all(
+        "cs => cs.map(c => c.getBoundingClientRect()).flatMap(r => [r.width, r.height])"
+    )
+    assert max(sizes) - min(sizes) < 1
+
+
+@pytest.mark.browser
+def test_no_rule_of_accessibility_is_broken_by_a_grid(browser, folder):
+    pytest.importorskip("axe_playwright_python")
+    if not list(folder.glob("*theme*.css")):
+        pytest.skip("the theme, whose colours these are, is not installed")
+    assert accessible(browser, folder, "grid.html") == []
