@@ -202,7 +202,7 @@
       cells.push(one);
       code.lastChild.append(one);
     }
-    const invites = "Point at a module: what it is stands here. A click flips it.";
+    const invites = "What a module is stands here. Click one, or go by arrow keys and flip it by Enter.";
     const told = element("p", invites, { class: "told", "aria-hidden": "true" });
     const undo = element("button", "Take my flips back", { type: "button" });
     const counts = element("div", "", {});

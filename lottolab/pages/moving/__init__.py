@@ -3,6 +3,7 @@
 What is made here is a committed PNG, which stands without scripts and on paper, a table
 that unfolds, and all states of the figure as JSON within the cell's HTML.
 `book/_static/moving.js` draws them: it chooses and formats numbers, and computes none.
+On a `Grid` of modules it counts what a reader flipped, and chooses by the counts.
 
 A figure has *controls*, each with a list of options. Whatever changes with some of them
 is `by` their names: a list for each option of the first one, in it one for each of the
