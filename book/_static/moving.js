@@ -255,10 +255,10 @@
       });
       const both = [before, state], row = (name, of) => [[name, ""], ...both.map(s => [of(s), ""])];
       const total = k => block.filter(b => b === k).length;
-      const rows = [row("modules that agree", s => `${s.agree} of ${s.free}`)];
+      const rows = [row(`modules that agree, of ${state.free}`, s => String(s.agree))];
       corrects.forEach((most, k) => rows.push(
-        row(corrects.length > 1 ? `damaged bytes of block ${k + 1}` : "damaged bytes",
-          s => `${s.blocks[k]} of ${total(k)}; ${most} may be`)));
+        row(`damaged bytes of ${total(k)}${corrects.length > 1 ? ` in block ${k + 1}` : ""}; ${most} may be`,
+          s => String(s.blocks[k]))));
       rows.push(row("text, by error correction alone", s => s.right ? "read" : "not read"),
         row("log₁₀ of the claim’s p-value", s => s.p),
         row("claim of the text", s => s.accepted ? "accepted" : "not accepted"));

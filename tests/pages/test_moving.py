@@ -511,6 +511,9 @@ OWNER = ["".join(map(str, RNG.integers(0, 2, SIZE**2))) for _ in WAYS]
 WRONG_AT = [[[], [6], [6, 9], [6, 12], [24]], [[], [7, 8], [7, 14], [7, 13], [5]]]
 LOGS = np.minimum(0, 3 - 1.37 * np.arange(FREE + 1))
 NEEDED = 18
+NAMED = ["modules that agree, of 20", "damaged bytes of 3 in block 1; 1 may be"]
+NAMED += ["damaged bytes of 3 in block 2; 1 may be", "text, by error correction alone"]
+NAMED += ["log₁₀ of the claim’s p-value", "claim of the text"]
 STATES = [
     ["".join("10"[int(m)] if i in at else m for i, m in enumerate(own)) for at in row]
     for own, row in zip(OWNER, WRONG_AT, strict=True)
@@ -542,8 +545,8 @@ def counted(way: int, step: int, flips: set[int]) -> list[str]:
     blocks = [sum(BLOCK[b] == k for b in hit) for k in (0, 1)]
     right = all(n <= 1 for n in blocks)
     return [
-        f"{agree} of {FREE}",
-        *(f"{n} of 3; 1 may be" for n in blocks),
+        str(agree),
+        *map(str, blocks),
         "read" if right else "not read",
         f"{LOGS[agree]:.1f}".replace("-", "−"),
         "accepted" if agree >= NEEDED else "not accepted",
@@ -596,6 +599,7 @@ def test_each_state_of_a_grid_is_drawn_and_counted(code):
             )
             assert dark == STATES[way][step]
             assert column(code, 1) == column(code, 2) == counted(way, step, set())
+            assert column(code, 0) == NAMED
             wrong = code.locator(".moving-code .wrong")
             assert wrong.count() == len(WRONG_AT[way][step])
 
@@ -614,7 +618,7 @@ def test_clicks_flip_modules_on_top_of_every_state(code):
     assert column(code, 2) == counted(0, 3, flips)
     assert code.locator(".moving-code .mine").count() == len(flips)
     slider.fill("1")  # this state's only damage is mended by a flip of it
-    assert column(code, 1)[0] == "19 of 20"
+    assert column(code, 1)[0] == "19"
     assert "wrong" not in module(code, 6).get_attribute("class")
     code.get_by_role("button", name="Take my flips back").click()
     assert column(code, 2) == counted(0, 1, set())
@@ -663,7 +667,7 @@ def test_a_module_says_what_it_is_and_a_flip_what_it_did(code):
     assert module(code, 23).get_attribute("aria-label").endswith("in no byte")
     assert module(code, 0).get_attribute("aria-label").endswith("fixed pattern")
     agree, *_, p, claim = counted(0, 1, {6})
-    said = f"1 flips: {agree}, 0 of 6, read, {p}, {claim}."
+    said = f"1 flips: {agree} of {FREE}, 0 of 6, read, {p}, {claim}."
     code.get_by_text(said).wait_for()
     assert plain(code.get_by_role("status").inner_text()).endswith(f"found. {said}")
 

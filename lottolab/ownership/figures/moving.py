@@ -21,17 +21,17 @@ HERE = "as pruned"
 ACCURACY, TEXT, CLAIM = (
     "test accuracy",
     "text, by the owner’s whole reader",
-    "claim of the text, by the same",
+    "claim of the text, by the owner’s whole reader",
 )
 READ, ACCEPTED = ("not read", "read"), ("not accepted", "accepted")
 SAYS = (
-    f"{{{TICKET}}}, {{{PRUNED}}} pruned: accuracy {{{ACCURACY}|{HERE}}}; the owner’s "
-    f"reader finds the text {{{TEXT}|{HERE}}}."
+    f"{{{TICKET}}}, {{{PRUNED}}} pruned: accuracy {{{ACCURACY}|{HERE}}}, the text "
+    f"{{{TEXT}|{HERE}}} by the owner’s whole reader."
 )
 FLIPPED = (
-    "With {flips} flips of yours {agree} modules agree and {damaged} bytes are "
-    "damaged: by error correction alone the text is {read}. The logarithm of the "
-    "claim’s p-value is {p}, the claim {claim}."
+    "Your flips: {flips}; modules that agree: {agree}; damaged bytes: {damaged}. By "
+    "error correction alone the text is {read}. The logarithm of the claim’s p-value "
+    "is {p}: {claim}."
 )
 STILL = 6  # codes a ticket in the picture that stands
 
@@ -89,7 +89,7 @@ def _grid(each: Sequence[Mapping]) -> moving.Grid:
         first["corrects"].tolist(),
         moving.By(own, [one["logs"] for one in each]),
         moving.By(own, [one["needed"] for one in each]),
-        (HERE, "with your flips"),
+        (HERE, "then flipped"),
         FLIPPED,
     )
 
