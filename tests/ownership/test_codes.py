@@ -48,7 +48,7 @@ def encoded(made):
 
 @each_code
 def test_blocks_are_those_of_the_standard(made):
-    byte, block, corrects = qr.codewords(encoded(made)[1])
+    byte, block, corrects = qr.layout(encoded(made)[1])
     wanted = BLOCKS[made]
     assert np.bincount(block).tolist() == [length for length, _ in wanted]
     assert corrects.tolist() == [check // 2 for _, check in wanted]
@@ -59,7 +59,7 @@ def test_blocks_are_those_of_the_standard(made):
 @each_code
 def test_a_module_is_in_the_byte_that_its_flip_changes(made):
     modules, form = encoded(made)
-    byte, _, _ = qr.codewords(form)
+    byte, _, _ = qr.layout(form)
 
     def streamed(seen):
         stream = qr.bits(seen, form)
@@ -75,7 +75,7 @@ def test_a_module_is_in_the_byte_that_its_flip_changes(made):
 @each_code
 def test_a_block_is_a_codeword_of_reed_and_solomon(made):
     modules, form = encoded(made)
-    _, block, corrects = qr.codewords(form)
+    _, block, corrects = qr.layout(form)
     stream = qr.bits(modules, form)
     sent = np.packbits(stream[: len(stream) // 8 * 8])
     for number, most in enumerate(corrects.tolist()):
@@ -98,7 +98,7 @@ def test_the_rule_reads_what_the_library_reads_by_error_correction_alone(made):
 @each_code
 def test_one_byte_more_than_a_block_corrects_is_too_many(made):
     modules, form = encoded(made)
-    byte, block, corrects = qr.codewords(form)
+    byte, block, corrects = qr.layout(form)
     places, random = qr.places(form.version), np.random.default_rng(1)
     for number, most in enumerate(corrects.tolist()):
         chosen = random.permutation((block == number).nonzero()[0])[: most + 1]

@@ -32,7 +32,7 @@ def pruned(*, amounts: list[float], **given) -> dict:
         patterns: see `claimed`; `owner`, bool [size, size], the code without damage;
         `byte`, int64 [size, size], the byte of each module, −1 for one that is in none
         and PATTERN; `block`, int64 [bytes], and `corrects`, int64 [blocks], see
-        `qr.codewords`; `logs`, float64 [n + 1], see `log_p`; and `needed`, int, how
+        `qr.layout`; `logs`, float64 [n + 1], see `log_p`; and `needed`, int, how
         many modules must agree for a claim to be accepted.
         `measurements` are by `amount` the test accuracy, `modules`, the share that
         agrees, its `log p`, `damaged bytes`, and whether all are `corrected` (see
@@ -49,7 +49,7 @@ def pruned(*, amounts: list[float], **given) -> dict:
     owner, _ = qr.encode(
         key.spelling(given["text"]), key.ecc, version=key.version, mask=key.mask
     )
-    byte, block, corrects = qr.codewords(key.form)
+    byte, block, corrects = qr.layout(key.form)
     logs, seen, rows = log_p(key), [], []
     for amount in amounts:
         modules, told = _attacked(amount, owner, logs, **given)
@@ -117,7 +117,7 @@ def damaged(
     second reading, and erases doubtful bytes.
     """
     where = tuple(qr.places(form.version).T)
-    byte, block, corrects = qr.codewords(form)
+    byte, block, corrects = qr.layout(form)
     wrong = np.zeros(len(block), dtype=bool)
     wrong[byte[(modules != owner)[where] & (byte >= 0)]] = True
     hit = np.bincount(block[wrong], minlength=len(corrects))

@@ -168,7 +168,7 @@ def draw(modules: np.ndarray, form: Format) -> np.ndarray:
     return whole
 
 
-def codewords(form: Format) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def layout(form: Format) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return the byte of each data module, and what error correction makes of bytes.
 
     That is int [modules], from 0, −1 for up to seven that are in no byte; int [bytes],
