@@ -129,7 +129,7 @@ def test_only_verdicts_that_differ_are_told_and_a_missing_row_is_no_crash(monkey
     assert result["before"].tolist() == ["reproduced", "reproduced"]
     assert result["now"].tolist() == ["refuted", claims.UNJUDGED]
     assert "no row has arm = 'c'" in result["note"][1]
-    assert result["ours now"][0].startswith("0.110")
+    assert result["ours now"][0].startswith("11.0 %")
     assert compare.verdicts("ownership", before, before).empty
 
 
